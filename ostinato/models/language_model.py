@@ -1,0 +1,134 @@
+"""A language model: token embedding, a stack of blocks, a norm, and a head that shares the embedding's weights."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ostinato.contract import SequenceModule
+from ostinato.layers.losses import IGNORED, chunked_cross_entropy
+from ostinato.models.stack import Part, Stack, StackState
+from ostinato.registry import register
+
+
+class LanguageModelState(NamedTuple):
+    stack: StackState
+
+
+@register("model:language_model")
+class LanguageModel(SequenceModule):
+    """Predicts each next token from those before it: (B, T) integers -> (B, T, vocab) logits.
+
+    vocab_size: number of different tokens
+    dim: width D of the residual stream
+    layers: number of blocks
+    pattern: the mixers, repeated over the blocks: names, or {name: {argument: value}}
+    mlp: channel mixer of each block: "swiglu", "gelu" or None
+    expansion: hidden width of the channel mixer as a multiple of dim; None for what suits the kind
+    tie: whether the head shares the weights of the embedding
+    """
+
+    kind = "model"
+    examples = (
+        dict(vocab_size=11, dim=8, layers=2, pattern=[{"gla": {"heads": 2}}]),
+        dict(vocab_size=11, dim=8, layers=1, pattern=[{"gla": {"heads": 2}}], mlp="gelu", tie=False),
+    )
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int,
+        *,
+        layers: int = 4,
+        pattern: Part | Sequence[Part] = "gla",
+        mlp: str | None = "swiglu",
+        expansion: float | None = None,
+        tie: bool = True,
+    ):
+        super().__init__(dim)
+        if vocab_size < 1:
+            raise ValueError(f"vocab_size is the number of different tokens, at least 1; got {vocab_size}")
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.stack = Stack(dim, layers=layers, pattern=pattern, mlp=mlp, expansion=expansion)
+        self.causal = self.stack.causal
+        self.norm = nn.RMSNorm(dim, eps=1e-5)
+        self.head = nn.Linear(dim, vocab_size, bias=False)
+        # small tied embeddings: logits of a fresh model have a variance near 1/2500 * D, its loss is near log vocab
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        if tie:
+            self.head.weight = self.embedding.weight
+        else:
+            nn.init.normal_(self.head.weight, std=0.02)
+        # each layer adds to the residual stream; scaled so, the sum has the same size for any depth (GPT-2)
+        for name, module in self.stack.named_modules():
+            if name.endswith("project_out") and isinstance(module, nn.Linear):
+                with torch.no_grad():
+                    module.weight.mul_((2 * layers) ** -0.5)
+
+    def check_input(self, tokens: Tensor) -> None:
+        if tokens.ndim != 2 or 0 in tokens.shape or tokens.is_floating_point() or tokens.dtype == torch.bool:
+            got = f"{tokens.dtype} {tuple(tokens.shape)}"
+            raise ValueError(f"LanguageModel reads integers (batch, time), neither of them 0; got {got}")
+        if tokens.device.type == "cpu" and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
+            raise ValueError(f"tokens are 0 to {self.vocab_size - 1}; got {int(tokens.min())} to {int(tokens.max())}")
+
+    def random_input(self, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor:
+        tokens = torch.randint(self.vocab_size, (batch, length), generator=generator)
+        return tokens.to(self.embedding.weight.device)
+
+    def initial_state(self, batch: int) -> LanguageModelState:
+        return LanguageModelState(self.stack.initial_state(batch))
+
+    def state_bytes(self, tokens: int) -> int:
+        return self.stack.state_bytes(tokens)
+
+    def hidden(
+        self, tokens: Tensor, state: LanguageModelState, reset: Tensor | None
+    ) -> tuple[Tensor, LanguageModelState]:
+        """What the head reads: (B, T) -> (B, T, D), and the state."""
+        x, after = self.stack(self.embedding(tokens.long()), state.stack, reset)
+        return self.norm(x), LanguageModelState(after)
+
+    def read(
+        self, tokens: Tensor, state: LanguageModelState, reset: Tensor | None
+    ) -> tuple[Tensor, LanguageModelState]:
+        x, after = self.hidden(tokens, state, reset)
+        return self.head(x), after
+
+    def encode(self, tokens: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
+        return self.head(self.norm(self.stack(self.embedding(tokens.long()), None, reset, mask=mask)[0]))
+
+    def loss(
+        self,
+        tokens: Tensor,
+        reset: Tensor | None = None,
+        state: LanguageModelState | None = None,
+        *,
+        reduction: str = "mean",
+    ) -> Tensor:
+        """Mean cross-entropy, in nats, of each next token given those before it.
+
+        tokens: (B, T) integers, T at least 2: T - 1 of them are predicted
+        reset: (B, T) bool, True at the first token of a document, which is not predicted
+        state: what came before the first token; None at the beginning
+        reduction: "mean" over the predicted tokens, "sum", or "none" for (B, T - 1) losses, 0 where nothing is predicted
+        """
+        self.check_input(tokens)
+        self._check_flags("reset", reset, tokens)
+        if not self.causal:
+            raise ValueError("the loss of the next token needs a causal model; this one sees the whole sequence")
+        if tokens.shape[1] < 2:
+            raise ValueError("the loss of the next token needs at least 2 tokens; got 1")
+        state = self.initial_state(len(tokens)) if state is None else state
+        before = None if reset is None else reset[:, :-1]
+        x, _ = self.hidden(tokens[:, :-1], state, before)
+        targets = tokens[:, 1:].long()
+        if reset is not None:
+            targets = targets.masked_fill(reset[:, 1:], IGNORED)
+        return chunked_cross_entropy(x, self.head.weight, targets, reduction=reduction)
+
+    def parameter_count(self) -> int:
+        """Number of learned numbers, shared ones once."""
+        return sum(parameter.numel() for parameter in self.parameters())

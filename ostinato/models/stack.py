@@ -1,0 +1,139 @@
+"""Blocks and stacks: mixers and channel mixers with residual connections, (B, T, D) -> (B, T, D).
+
+x = x + mixer(norm(x));   x = x + mlp(norm(x))
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ostinato.contract import SequenceModule
+from ostinato.layers.mlp import MLPS
+from ostinato.registry import create, did_you_mean, register
+from ostinato.state import State
+
+Part = str | Mapping[str, Any]
+"""One element of a pattern: "gla", or {"attention": {"window": 512, "heads": 8}}."""
+
+
+def parse_pattern(pattern: Part | Sequence[Part]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and arguments of each element of a pattern; refuses what is neither a name nor a name with arguments."""
+    parts = [pattern] if isinstance(pattern, (str, Mapping)) else list(pattern)
+    if not parts:
+        raise ValueError("pattern names at least one mixer; got none")
+    parsed = []
+    for part in parts:
+        if isinstance(part, str):
+            parsed.append((part, {}))
+        elif isinstance(part, Mapping) and len(part) == 1:
+            name, arguments = next(iter(part.items()))
+            if not isinstance(arguments or {}, Mapping):
+                raise ValueError(f"the arguments of {name} are written as {{name: value}}; got {arguments!r}")
+            parsed.append((name, dict(arguments or {})))
+        else:
+            raise ValueError(f"an element of pattern is a name or {{name: {{argument: value}}}}; got {part!r}")
+    return parsed
+
+
+class BlockState(NamedTuple):
+    mixer: State
+
+
+class Block(SequenceModule):
+    """A mixer and a channel mixer, each after a norm and with a residual connection.
+
+    mixer: the module that mixes along time
+    mlp: "swiglu", "gelu", or None for a mixer alone
+    expansion: hidden width of the mlp as a multiple of dim; None for what suits the kind
+    """
+
+    def __init__(self, mixer: SequenceModule, mlp: str | None = "swiglu", expansion: float | None = None):
+        super().__init__(mixer.dim)
+        if mlp is not None and mlp not in MLPS:
+            raise ValueError(f"mlp is one of {', '.join(MLPS)} or null; got {mlp!r}{did_you_mean(mlp, MLPS)}")
+        self.causal = mixer.causal
+        self.mixer_norm = nn.RMSNorm(mixer.dim, eps=1e-5)
+        self.mixer = mixer
+        self.mlp = None
+        if mlp is not None:
+            self.mlp_norm = nn.RMSNorm(mixer.dim, eps=1e-5)
+            self.mlp = MLPS[mlp](mixer.dim, **({} if expansion is None else {"expansion": expansion}))
+
+    def initial_state(self, batch: int) -> BlockState:
+        return BlockState(self.mixer.initial_state(batch))
+
+    def state_bytes(self, tokens: int) -> int:
+        return self.mixer.state_bytes(tokens)
+
+    def _finish(self, x: Tensor) -> Tensor:
+        return x if self.mlp is None else x + self.mlp(self.mlp_norm(x))
+
+    def read(self, x: Tensor, state: BlockState, reset: Tensor | None) -> tuple[Tensor, BlockState]:
+        y, after = self.mixer(self.mixer_norm(x), state.mixer, reset)
+        return self._finish(x + y), BlockState(after)
+
+    def encode(self, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
+        return self._finish(x + self.mixer(self.mixer_norm(x), None, reset, mask=mask)[0])
+
+
+class StackState(NamedTuple):
+    layers: tuple[BlockState, ...]
+
+
+@register("model:stack")
+class Stack(SequenceModule):
+    """Blocks on top of each other; their mixers repeat a pattern.
+
+    dim: width D of input and output
+    layers: number of blocks
+    pattern: the mixers, repeated over the blocks: names, or {name: {argument: value}}
+    mlp: channel mixer of each block: "swiglu", "gelu" or None
+    expansion: hidden width of the channel mixer as a multiple of dim; None for what suits the kind
+    """
+
+    kind = "model"
+    examples = (
+        dict(dim=8, layers=2, pattern=[{"gla": {"heads": 2}}]),
+        dict(dim=8, layers=3, pattern=[{"gla": {"heads": 2}}, {"gla": {"heads": 2, "gate_rank": 5}}], mlp=None),
+    )
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        layers: int = 4,
+        pattern: Part | Sequence[Part] = "gla",
+        mlp: str | None = "swiglu",
+        expansion: float | None = None,
+    ):
+        super().__init__(dim)
+        if layers < 1:
+            raise ValueError(f"layers is the number of blocks, at least 1; got {layers}")
+        parts = parse_pattern(pattern)
+        blocks = []
+        for layer in range(layers):
+            name, arguments = parts[layer % len(parts)]
+            blocks.append(Block(create(name, dim=dim, **arguments), mlp, expansion))
+        if len({block.causal for block in blocks}) > 1:
+            raise ValueError("a stack is causal or it is not; its pattern mixes both kinds")
+        self.layers = nn.ModuleList(blocks)
+        self.causal = blocks[0].causal
+
+    def initial_state(self, batch: int) -> StackState:
+        return StackState(tuple(layer.initial_state(batch) for layer in self.layers))
+
+    def state_bytes(self, tokens: int) -> int:
+        return sum(layer.state_bytes(tokens) for layer in self.layers)
+
+    def read(self, x: Tensor, state: StackState, reset: Tensor | None) -> tuple[Tensor, StackState]:
+        after = []
+        for layer, before in zip(self.layers, state.layers, strict=True):
+            x, layer_state = layer(x, before, reset)
+            after.append(layer_state)
+        return x, StackState(tuple(after))
+
+    def encode(self, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
+        for layer in self.layers:
+            x, _ = layer(x, None, reset, mask=mask)
+        return x

@@ -1,0 +1,42 @@
+"""Which form of an op runs: the one that suits, or the one that was asked for.
+
+    with ostinato.backend("reference"):
+        y, state = mixer(x)
+
+Every op keeps a table of forms: ``reference`` is its definition, ``torch`` runs on any device, kernels add ``cpu`` and ``gpu``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+_forced: ContextVar[str | None] = ContextVar("ostinato_backend", default=None)
+
+Forms = dict[str, Callable[..., Any]]
+
+
+@contextmanager
+def backend(name: str | None) -> Iterator[None]:
+    """Force every op inside to run in the form of that name; None gives the choice back.
+
+    An op that has no such form raises ValueError and lists those that it has.
+    """
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def forced() -> str | None:
+    """The form that was asked for, None where ops choose."""
+    return _forced.get()
+
+
+def choose(forms: Mapping[str, Callable[..., Any]], suits: str) -> Callable[..., Any]:
+    """The form asked for, or else the one that suits."""
+    name = _forced.get() or suits
+    if name not in forms:
+        raise ValueError(f"this op has no form {name!r} here; it has: {', '.join(forms)}")
+    return forms[name]

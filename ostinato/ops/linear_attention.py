@@ -1,0 +1,189 @@
+"""Linear attention: a matrix memory that forgets, per head or per key channel.
+
+    S_t = diag(exp g_t) S_{t-1} + k_t v_t^T,   y_t = S_t^T q_t                                       linear_attention
+    y_t = (S_{t-1} + diag(u) k_t v_t^T)^T q_t                                                        with a bonus u
+    z_t = exp(g_t) z_{t-1} + k_t,   y_t = S_t^T q_t / (z_t^T q_t)                                    normalized
+    m_t = max(g_t + m_{t-1}, i_t); S, z decay by exp(g_t + m_{t-1} - m_t) and read exp(i_t - m_t) k  stabilized
+    y_t = S_t^T q_t / max(|z_t^T q_t|, exp(-m_t))
+
+    q k  B T H K    v y  B T H V    u  H K
+    g    B T H K or B T H, the log decay, at most 0, or None; g = -inf forgets, before the token is read (a reset)
+    S    B H K V    z  B H K    m i  B H and B T H
+
+`reference` is the definition. The torch form cuts time in chunks: tokens of a chunk see each other directly, and the past
+through the S with which their chunk begins; those are a scan over chunks. With b the running sum of g in a chunk, token
+i receives token j <= i times exp(b_i - b_j). No exponent is positive and nothing is divided. Infinities stay out of b:
+`cut` numbers the stretches between them. Its known weakness, in float32: where decays of e^-1000 and e^-0.001 share a
+chunk, a small difference of large running sums loses digits (6e-5 against 3e-7 for mild decays).
+"""
+
+from math import ceil
+
+import torch
+from torch import Tensor, einsum
+from torch.nn.functional import pad
+
+from ostinato.ops.choice import Forms, choose
+from ostinato.ops.scan import _Scan
+from ostinato.registry import register
+
+
+def reference(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor, u: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The recurrence as it is written above."""
+    y = []
+    for t in range(q.shape[1]):
+        added = k[:, t, :, :, None] * v[:, t, :, None, :]
+        before = S
+        if g is not None:
+            g_t = g[:, t, ..., None] if g.ndim == 3 else g[:, t]
+            S = g_t[..., None].exp() * S
+            before = before.masked_fill((g_t == -torch.inf)[..., None], 0)
+        S = S + added
+        seen = S if u is None else before + u[..., None] * added
+        y.append(einsum("bhkv,bhk->bhv", seen, q[:, t]))
+    return torch.stack(y, 1), S
+
+
+def _chunks(x: Tensor, C: int) -> Tensor:
+    """B T H ... -> B M H C ..., the last chunk filled up with zeros."""
+    T = x.shape[1]
+    x = pad(x, [0, 0] * (x.ndim - 2) + [0, -T % C])
+    return x.unflatten(1, (-1, C)).transpose(2, 3)
+
+
+def chunked(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor, u: Tensor | None = None, C: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same in matrix products over chunks of C tokens."""
+    T = q.shape[1]
+    per_channel = g is not None and g.ndim == 4
+    C = min(T, C or (16 if per_channel else 64))  # each pair of a chunk costs K exponentials where channels differ
+    q, k, v = (_chunks(x, C) for x in (q, k, v))  # B M H C K
+    causal = torch.ones(C, C, dtype=torch.bool, device=q.device).tril(-1 if u is not None else 0)
+    if g is None:
+        scores = (q @ k.mT).masked_fill(~causal, 0)
+        from_start, to_end = q, k
+        kept = q.new_ones(1, 1, 1, 1, 1)
+    else:
+        g = _chunks(g, C) if per_channel else _chunks(g[..., None], C)  # B M H C K or B M H C 1
+        forgets = g == -torch.inf
+        cut = forgets.cumsum(-2)
+        g = g.masked_fill(forgets, 0)
+        b = g.cumsum(-2)
+        b_read = b if u is None else b - g  # with a bonus, S is read before it decays
+        sees = causal[..., None] & (cut.unsqueeze(-2) == cut.unsqueeze(-3))
+        decay = (b_read.unsqueeze(-2) - b.unsqueeze(-3)).masked_fill(~sees, -torch.inf).exp()  # B M H i j K
+        if per_channel:
+            scores = einsum("bmhik,bmhjk,bmhijk->bmhij", q, k, decay)
+        else:
+            scores = (q @ k.mT) * decay[..., 0]
+        from_start = q * (b_read.exp() * (cut == 0))
+        last = cut[..., -1:, :]
+        to_end = k * ((b[..., -1:, :] - b).exp() * (cut == last))
+        kept = (b[..., -1:, :].exp() * (last == 0)).mT  # B M H K 1
+    added = to_end.mT @ v  # B M H K V
+    ends = _Scan.apply(kept.expand(*added.shape[:2], *kept.shape[2:]) if g is not None else kept, added, S)
+    begins = torch.cat([S[:, None], ends[:, :-1]], 1)
+    y = scores @ v + from_start @ begins
+    if u is not None:
+        y = y + ((q * u[:, None]) * k).sum(-1, keepdim=True) * v
+    return y.transpose(2, 3).flatten(1, 2)[:, :T], ends[:, -1]
+
+
+FORMS: Forms = {"reference": reference, "torch": chunked}
+
+
+@register("op:linear_attention", paper=("linear_transformer", "gla"))
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, state: Tensor, bonus: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Linear attention with decay: S_t = diag(exp g_t) S_{t-1} + k_t v_t^T, y_t = S_t^T q_t.
+
+    q: (B, T, H, K), already scaled
+    k: (B, T, H, K)
+    v: (B, T, H, V)
+    log_decay: (B, T, H, K), (B, T, H) or None for no decay; at most 0, -inf forgets before the token is read
+    state: (B, H, K, V), S before the first token; everything is computed in its type
+    bonus: (H, K), RWKV's u: the current token is read as diag(u) k_t v_t^T, and the past before it decays
+
+    Returns y (B, T, H, V) in the type of v and S after the last token.
+    """
+    form = choose(FORMS, suits="reference" if q.shape[1] == 1 else "torch")
+    kind = state.dtype
+    g = None if log_decay is None else log_decay.to(kind)
+    u = None if bonus is None else bonus.to(kind)
+    y, after = form(q.to(kind), k.to(kind), v.to(kind), g, state, u)
+    return y.to(v.dtype), after
+
+
+def _with_sum(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, S: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """S^T q, z^T q, S and z: the sum z of keys is S for a value that is always 1."""
+    ones = torch.ones(*v.shape[:-1], 1, dtype=S.dtype, device=v.device)
+    y, after = linear_attention(q, k, torch.cat([v.to(S.dtype), ones], -1), log_decay, torch.cat([S, z[..., None]], -1))
+    return y[..., :-1], y[..., -1:], after[..., :-1], after[..., -1]
+
+
+def normalized_linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, S: Tensor, z: Tensor, eps: float = 1e-6
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Linear attention whose weights sum to 1: y_t = S_t^T q_t / (z_t^T q_t + eps), for q and k that are not negative.
+
+    z: (B, H, K), the decayed sum of keys; the other arguments are those of `linear_attention`
+
+    Returns y, S and z.
+    """
+    y, total, S, z = _with_sum(q, k, v, log_decay, S, z)
+    return (y / (total + eps)).to(v.dtype), S, z
+
+
+def max_reference(g: Tensor, i: Tensor, m: Tensor) -> Tensor:
+    """m_t = max(g_t + m_{t-1}, i_t), step by step: (B, T, H), (B, T, H), (B, H) -> (B, T, H)."""
+    values = []
+    for t in range(g.shape[1]):
+        m = torch.maximum(g[:, t] + m, i[:, t])
+        values.append(m)
+    return torch.stack(values, 1)
+
+
+def max_chunked(g: Tensor, i: Tensor, m: Tensor, C: int = 64) -> Tensor:
+    """The same by doubling within a chunk, and step by step over chunks."""
+    T = g.shape[1]
+    C = min(C, T)
+    g, i = (pad(x, (0, 0, 0, -T % C), value=fill).unflatten(1, (-1, C)) for x, fill in ((g, 0.0), (i, -torch.inf)))
+    shift = 1
+    while shift < C:
+        i = torch.maximum(i, pad(i[:, :, :-shift], (0, 0, shift, 0), value=-torch.inf) + g)
+        g = g + pad(g[:, :, :-shift], (0, 0, shift, 0), value=0.0)
+        shift *= 2
+    chunks = []
+    for M in range(ceil(T / C)):
+        chunks.append(torch.maximum(g[:, M] + m[:, None], i[:, M]))
+        m = chunks[-1][:, -1]
+    return torch.cat(chunks, 1)[:, :T]
+
+
+MAX_FORMS: Forms = {"reference": max_reference, "torch": max_chunked}
+
+
+def stabilized_linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, log_input: Tensor, S: Tensor, z: Tensor, m: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Linear attention with exponential input gates, as in mLSTM, without overflow.
+
+    log_decay: (B, T, H), log of the forget gate
+    log_input: (B, T, H), log of the input gate: any size
+    m: (B, H), the running maximum that S and z are divided by exp of; -inf at the beginning
+
+    Returns y, S, z and m. m only chooses a scale, so no gradient flows through it.
+    """
+    g, i = log_decay.to(S.dtype), log_input.to(S.dtype)
+    with torch.no_grad():
+        maxima = choose(MAX_FORMS, suits="reference" if q.shape[1] == 1 else "torch")(g, i, m)
+        before = torch.cat([m[:, None], maxima[:, :-1]], 1)
+    decay = torch.where(before == -torch.inf, -torch.inf, g + before - maxima)
+    y, total, S, z = _with_sum(q, k.to(S.dtype) * (i - maxima).exp()[..., None], v, decay, S, z)
+    return (y / torch.maximum(total.abs(), (-maxima).exp()[..., None])).to(v.dtype), S, z, maxima[:, -1]
