@@ -1,6 +1,7 @@
 """What can be done with a state: a NamedTuple of tensors, batch first, or of further states.
 
-A state is a value. These helpers never write to the one given; they walk nested states, so that one for a layer, a
+A field that grows with the tokens read (a cache) grows along its second axis, newest last; zeros in front of it mean
+nothing. A state is a value. These helpers never write to the one given; they walk nested states, so that one for a layer, a
 stack or a whole model is handled alike.
 """
 
@@ -12,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ostinato.files import write_atomically
 
@@ -70,12 +72,29 @@ def select(state: State, rows: Tensor | Sequence[int]) -> State:
 
 
 def stack(states: Sequence[State]) -> State:
-    """One batch made of several: rows of the first state, then of the second, and so on."""
-    shapes = [[tuple(leaf.shape[1:]) for leaf in leaves(state)] for state in states]
-    for other in shapes[1:]:
-        if other != shapes[0]:
-            raise ValueError(f"only states of the same shape can be stacked; got {shapes[0]} and {other}")
-    return map_state(lambda *parts: torch.cat(parts), *states)
+    """One batch made of several: rows of the first state, then of the second, and so on.
+
+    A cache of another length is filled up in front with zeros, which mean nothing there (its flags are False).
+    """
+
+    def join(*parts: Tensor) -> Tensor:
+        shapes = {part.shape[2:] for part in parts}
+        if len(shapes) > 1 or len({part.ndim for part in parts}) > 1:
+            raise ValueError(f"states of one kind of module can be stacked; got {' and '.join(str(tuple(p.shape)) for p in parts)}")
+        if parts[0].ndim > 1:
+            longest = max(part.shape[1] for part in parts)
+            parts = tuple(pad(part, [0, 0] * (part.ndim - 2) + [longest - part.shape[1], 0]) for part in parts)
+        return torch.cat(parts)
+
+    return map_state(join, *states)
+
+
+def replace(state: State, rows: Tensor, other: State) -> State:
+    """`state` with its rows `rows` (n,) replaced by the n rows of `other`."""
+    first = next(leaves(state))
+    place = torch.arange(len(first), device=first.device)
+    place[rows] = torch.arange(len(first), len(first) + len(rows), device=first.device)
+    return select(stack([state, other]), place)
 
 
 def where(rows: Tensor, state: State, other: State) -> State:

@@ -36,6 +36,14 @@ def parse_pattern(pattern: Part | Sequence[Part]) -> list[tuple[str, dict[str, A
     return parsed
 
 
+def build(part: Part, dim: int) -> SequenceModule:
+    """The module that one element of a pattern describes, of that width."""
+    (name, arguments), *others = parse_pattern(part)
+    if others:
+        raise ValueError(f"one module is expected here; got {len(others) + 1}")
+    return create(name, **{"dim": dim, **arguments})
+
+
 class BlockState(NamedTuple):
     mixer: State
 
@@ -114,7 +122,7 @@ class Stack(SequenceModule):
         blocks = []
         for layer in range(layers):
             name, arguments = parts[layer % len(parts)]
-            blocks.append(Block(create(name, dim=dim, **arguments), mlp, expansion))
+            blocks.append(Block(build({name: arguments}, dim), mlp, expansion))
         if len({block.causal for block in blocks}) > 1:
             raise ValueError("a stack is causal or it is not; its pattern mixes both kinds")
         self.layers = nn.ModuleList(blocks)

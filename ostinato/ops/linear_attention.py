@@ -11,10 +11,7 @@
     S    B H K V    z  B H K    m i  B H and B T H
 
 `reference` is the definition. The torch form cuts time in chunks: tokens of a chunk see each other directly, and the past
-through the S with which their chunk begins; those are a scan over chunks. With b the running sum of g in a chunk, token
-i receives token j <= i times exp(b_i - b_j). No exponent is positive and nothing is divided. Infinities stay out of b:
-`cut` numbers the stretches between them. Its known weakness, in float32: where decays of e^-1000 and e^-0.001 share a
-chunk, a small difference of large running sums loses digits (6e-5 against 3e-7 for mild decays).
+through the S with which their chunk begins; those are a scan over chunks.
 """
 
 from math import ceil
@@ -23,7 +20,9 @@ import torch
 from torch import Tensor, einsum
 from torch.nn.functional import pad
 
+from ostinato.kernels import cpu as kernels
 from ostinato.ops.choice import Forms, choose
+from ostinato.ops.chunks import Decay, chunk_length, chunks, unchunked
 from ostinato.ops.scan import _Scan
 from ostinato.registry import register
 
@@ -46,53 +45,42 @@ def reference(
     return torch.stack(y, 1), S
 
 
-def _chunks(x: Tensor, C: int) -> Tensor:
-    """B T H ... -> B M H C ..., the last chunk filled up with zeros."""
-    T = x.shape[1]
-    x = pad(x, [0, 0] * (x.ndim - 2) + [0, -T % C])
-    return x.unflatten(1, (-1, C)).transpose(2, 3)
-
-
 def chunked(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor, u: Tensor | None = None, C: int | None = None
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor, u: Tensor | None = None, C: int = 64
 ) -> tuple[Tensor, Tensor]:
-    """The same in matrix products over chunks of C tokens."""
-    T = q.shape[1]
-    per_channel = g is not None and g.ndim == 4
-    C = min(T, C or (16 if per_channel else 64))  # each pair of a chunk costs K exponentials where channels differ
-    q, k, v = (_chunks(x, C) for x in (q, k, v))  # B M H C K
-    causal = torch.ones(C, C, dtype=torch.bool, device=q.device).tril(-1 if u is not None else 0)
-    if g is None:
-        scores = (q @ k.mT).masked_fill(~causal, 0)
-        from_start, to_end = q, k
-        kept = q.new_ones(1, 1, 1, 1, 1)
-    else:
-        g = _chunks(g, C) if per_channel else _chunks(g[..., None], C)  # B M H C K or B M H C 1
-        forgets = g == -torch.inf
-        cut = forgets.cumsum(-2)
-        g = g.masked_fill(forgets, 0)
-        b = g.cumsum(-2)
-        b_read = b if u is None else b - g  # with a bonus, S is read before it decays
-        sees = causal[..., None] & (cut.unsqueeze(-2) == cut.unsqueeze(-3))
-        decay = (b_read.unsqueeze(-2) - b.unsqueeze(-3)).masked_fill(~sees, -torch.inf).exp()  # B M H i j K
-        if per_channel:
-            scores = einsum("bmhik,bmhjk,bmhijk->bmhij", q, k, decay)
-        else:
-            scores = (q @ k.mT) * decay[..., 0]
-        from_start = q * (b_read.exp() * (cut == 0))
-        last = cut[..., -1:, :]
-        to_end = k * ((b[..., -1:, :] - b).exp() * (cut == last))
-        kept = (b[..., -1:, :].exp() * (last == 0)).mT  # B M H K 1
-    added = to_end.mT @ v  # B M H K V
-    ends = _Scan.apply(kept.expand(*added.shape[:2], *kept.shape[2:]) if g is not None else kept, added, S)
+    """The same in matrix products over chunks of C tokens, a power of two."""
+    T, before = q.shape[1], u is not None  # with a bonus, S is read before it decays
+    C = chunk_length(T, C)
+    q, k, v = (chunks(x, C) for x in (q, k, v))  # B M H C K
+    decay = Decay(None if g is None else chunks(g[..., None] if g.ndim == 3 else g, C), before=before)
+    added = decay.to_end(k).mT @ v  # B M H K V
+    ends = _Scan.apply(q.new_ones(1, 1, 1, 1, 1) if decay.kept is None else decay.kept, added, S)
     begins = torch.cat([S[:, None], ends[:, :-1]], 1)
-    y = scores @ v + from_start @ begins
+    y = decay.scores(q, k, before=before) @ v + decay.from_start(q, before=before) @ begins
     if u is not None:
         y = y + ((q * u[:, None]) * k).sum(-1, keepdim=True) * v
-    return y.transpose(2, 3).flatten(1, 2)[:, :T], ends[:, -1]
+    return unchunked(y, T), ends[:, -1]
 
 
-FORMS: Forms = {"reference": reference, "torch": chunked}
+def kernel(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor, u: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The sweep over time of `ostinato.kernels.cpu.linear_attention`, with tiles of S in registers."""
+    if not _suits_kernel(q, v, S, u):
+        raise ValueError(
+            "the cpu form of linear attention reads float32 on a CPU, K and V in multiples of 16, and no bonus; "
+            f"got {S.dtype} on {S.device}, K = {q.shape[-1]}, V = {v.shape[-1]}{'' if u is None else ', a bonus'}"
+        )
+    from ostinato.kernels.cpu.linear_attention import linear_attention as run
+
+    return run(q, k, v, g[..., None] if g is not None and g.ndim == 3 else g, S)
+
+
+def _suits_kernel(q: Tensor, v: Tensor, S: Tensor, u: Tensor | None) -> bool:
+    return u is None and q.shape[-1] % 16 == 0 and v.shape[-1] % 16 == 0 and kernels.suits(S)
+
+
+FORMS: Forms = {"reference": reference, "torch": chunked, "cpu": kernel}
 
 
 @register("op:linear_attention", paper=("linear_transformer", "gla"))
@@ -110,7 +98,8 @@ def linear_attention(
 
     Returns y (B, T, H, V) in the type of v and S after the last token.
     """
-    form = choose(FORMS, suits="reference" if q.shape[1] == 1 else "torch")
+    suits = "reference" if q.shape[1] == 1 else "cpu" if _suits_kernel(q, v, state, bonus) else "torch"
+    form = choose(FORMS, suits)
     kind = state.dtype
     g = None if log_decay is None else log_decay.to(kind)
     u = None if bonus is None else bonus.to(kind)
@@ -122,9 +111,12 @@ def _with_sum(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, S: Tensor, z: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """S^T q, z^T q, S and z: the sum z of keys is S for a value that is always 1."""
-    ones = torch.ones(*v.shape[:-1], 1, dtype=S.dtype, device=v.device)
-    y, after = linear_attention(q, k, torch.cat([v.to(S.dtype), ones], -1), log_decay, torch.cat([S, z[..., None]], -1))
-    return y[..., :-1], y[..., -1:], after[..., :-1], after[..., -1]
+    V = v.shape[-1]
+    filled = -(V + 1) % 16 if V % 16 == 0 else 0  # the kernel reads whole vectors
+    ones = pad(torch.ones(*v.shape[:-1], 1, dtype=S.dtype, device=v.device), (0, filled))
+    state = torch.cat([S, pad(z[..., None], (0, filled))], -1)
+    y, after = linear_attention(q, k, torch.cat([v.to(S.dtype), ones], -1), log_decay, state)
+    return y[..., :V], y[..., V : V + 1], after[..., :V], after[..., V]
 
 
 def normalized_linear_attention(

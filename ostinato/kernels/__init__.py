@@ -1,0 +1,1 @@
+"""Kernels: Numba for CPUs, Triton for GPUs. An op works without them, through torch."""

@@ -1,0 +1,39 @@
+"""What every launch of a CPU kernel needs: flat views of tensors, the number of threads, a version for the cache."""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+VERSION = zlib.crc32(Path(__file__).with_name("simd.py").read_bytes())
+"""A kernel's place in Numba's cache depends on its own file and on what it closes over: this number, so that a change of
+the vector operations is noticed too."""
+
+
+def flat(x: Tensor) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The numbers of x (B, T, H, N) as one flat array that begins with its first, and its strides along B, T and H.
+
+    A slice of a larger projection is not copied: only its last axis has to be contiguous.
+    """
+    x = x.detach()
+    if x.stride(-1) != 1:
+        x = x.contiguous()
+    span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((span,), (1,)).numpy(), x.stride()[:3]
+
+
+@contextmanager
+def threads() -> Iterator[None]:
+    """Numba uses as many threads as torch does."""
+    wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    before = numba.get_num_threads()
+    numba.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
