@@ -3,11 +3,11 @@
     decode(encode(text)) == text for every string that UTF-8 can hold
     b"".join(pieces[i] for i in encode(text)) == text in UTF-8
 
-`pieces` is the table of what each token stands for, in bytes. It is all that decoding needs, and its lengths turn a loss
-per token into bits per byte, which compares models with different tokenizers.
+`pieces` is the table of what each token stands for, in bytes. It is all that decoding needs, and its lengths turn a
+loss per token into bits per byte, which compares models with different tokenizers.
 
-BPE: Sennrich, Haddow, Birch 2016, https://arxiv.org/abs/1508.07909; over bytes, Radford et al. 2019 (GPT-2). Training and
-encoding are done by the `tokenizers` library.
+BPE: Sennrich, Haddow, Birch 2016, https://arxiv.org/abs/1508.07909; over bytes, Radford et al. 2019 (GPT-2). The
+`tokenizers` library trains and encodes.
 """
 
 import codecs
@@ -15,8 +15,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from ostinato.files import write_atomically
 
 FILE = "tokenizer.json"
 PIECE = 1 << 16  # bytes that are encoded at once: a document of any length needs little memory
+# What tokenizers are known to change: spaces at the ends and between words, line ends, compositions, look-alikes, case.
+PROBE = "A\n\tna\u00efve  \u65e5\u672c e\u0301 \ufb01 \u00c5\u212b \U0001f3b5\r\n<|endoftext|> x\x00."
 
 
 class Tokenizer(ABC):
@@ -52,9 +55,10 @@ class Tokenizer(ABC):
         parts = self.encode_many([data[i:j].tobytes() for i, j in cut(data, 0, len(data))])
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of some tokens. Bytes that are not UTF-8, as a model may write them, become U+FFFD."""
-        return b"".join(self._piece(i) for i in np.asarray(ids).tolist()).decode(errors="replace")
+        numbers = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        return b"".join(self._piece(i) for i in numbers).decode(errors="replace")
 
     def stream(self) -> "StreamDecoder":
         """A decoder that takes one token at a time."""
@@ -72,7 +76,8 @@ class Tokenizer(ABC):
         """Write tokenizer.json, from which `load_tokenizer(folder)` makes this tokenizer again."""
         write_atomically(Path(folder) / FILE, self.to_json())
 
-    def _piece(self, token: int) -> bytes:
+    def _piece(self, token: SupportsIndex) -> bytes:
+        token = index(token)
         if not 0 <= token < len(self.pieces):
             raise ValueError(f"token {token} is not in this vocabulary; it has 0 to {len(self.pieces) - 1}")
         return self.pieces[token]
@@ -85,9 +90,9 @@ class StreamDecoder:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def add(self, token: int) -> str:
+    def add(self, token: SupportsIndex) -> str:
         """The characters that this token completes, perhaps none."""
-        return self._decoder.decode(self._tokenizer._piece(int(token)))
+        return self._decoder.decode(self._tokenizer._piece(token))
 
     def finish(self) -> str:
         """What is left at the end: U+FFFD for a character that was not completed, otherwise nothing."""
@@ -97,7 +102,8 @@ class StreamDecoder:
 class ByteTokenizer(Tokenizer):
     """The 256 bytes are the tokens; there are no others."""
 
-    pieces = [bytes([byte]) for byte in range(256)]
+    def __init__(self) -> None:
+        self.pieces = [bytes([byte]) for byte in range(256)]
 
     def encode_many(self, parts: Sequence[bytes]) -> list[np.ndarray]:
         return [np.frombuffer(part, np.uint8).astype(np.int64) for part in parts]
@@ -107,7 +113,7 @@ class ByteTokenizer(Tokenizer):
 
 
 class BPETokenizer(Tokenizer):
-    """Byte-level BPE: frequent sequences of bytes within a word are one token, and every byte is one, so nothing is unknown.
+    """Byte-level BPE: every byte is a token, and so is every frequent sequence of bytes within a word.
 
     json: the content of a tokenizer.json of the `tokenizers` library
     """
@@ -125,9 +131,9 @@ class BPETokenizer(Tokenizer):
         self._backend.no_padding()
         self._backend.encode_special_tokens = True
         self._backend.model.dropout = None
-        probe = " A\n\tna\u00efve  \u65e5\u672c e\u0301 \ufb01 \u00c5\u212b \U0001f3b5\r\n<|endoftext|> x\x00 "
-        if (back := self.decode(self.encode(probe))) != probe:
-            raise ValueError(f"the tokenizer changes text: {probe!r} comes back as {back!r}")
+        for text in (PROBE, f" {PROBE} "):
+            if (back := self.decode(self.encode(text))) != text:
+                raise ValueError(f"the tokenizer changes text: {text!r} comes back as {back!r}")
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "BPETokenizer":
@@ -188,7 +194,7 @@ def bpe_size(spec: Any) -> int | None:
 
 
 def cut(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where to cut a long document, so that pieces are short and no character is torn: after a line if one ends late."""
+    """Where to cut a long document into short pieces: after a line, or else between characters."""
     while end - begin > PIECE:
         piece = data[begin : begin + PIECE + 1].tobytes()
         size = piece.rfind(b"\n", PIECE // 2, PIECE) + 1
@@ -203,7 +209,7 @@ def cut(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _symbols() -> dict[str, int]:
-    """The character by which a byte-level vocabulary writes each byte: itself if it can be seen, else one from U+0100 on."""
+    """How a byte-level vocabulary writes each byte: as its character if that is visible, or one from U+0100 on."""
     visible = {
         *range(ord("!"), ord("~") + 1),
         *range(ord("\xa1"), ord("\xac") + 1),
