@@ -115,3 +115,34 @@ def test_fresh_gla_forgets_as_slowly_as_declared():
     gates = torch.sigmoid(mixer.decay(torch.randn(1, 1000, 64))) ** (1 / 16)
     for tokens, kept in ((1, 0.958), (16, 0.5), (64, 0.0625)):
         assert_close(gates.log().mean().mul(tokens).exp().item(), kept, rtol=0.1, atol=0)
+
+
+def test_retention_equals_its_parallel_form():
+    """The same numbers from a dense matrix of decays, queries and keys rotated as complex numbers."""
+    mixer = ostinato.create("retention", dim=8, heads=2).double()
+    x = torch.randn(1, 40, 8, dtype=torch.float64)
+    q, k, v, gate = (part.unflatten(-1, (2, -1))[0] for part in mixer.project_in(x).split(mixer.widths, -1))
+    turn = torch.polar(torch.ones(40, 2, dtype=torch.float64), torch.outer(torch.arange(40.0), torch.tensor([1.0, 0.01])).double())
+    q, k = (torch.complex(part[..., :2], part[..., 2:]) * turn[:, None] for part in (q, k))
+    scores = torch.einsum("ihk,jhk->hij", q, k.conj()).real / 2
+    distance = torch.arange(40)[:, None] - torch.arange(40)
+    for h, decay in enumerate((31 / 32, 63 / 64)):
+        scores[h] *= torch.where(distance >= 0, decay**distance, 0.0)
+    o = torch.einsum("hij,jhv->ihv", scores, v)
+    y = torch.nn.functional.silu(gate) * torch.nn.functional.layer_norm(o, (8,))
+    assert_close(mixer(x)[0][0], mixer.project_out(y.flatten(-2)), rtol=1e-6, atol=1e-6)
+
+
+def test_retention_equals_the_naive_one_of_flash_linear_attention():
+    """With every position at 0 nothing is rotated, and retention is the naive function on q, k and v."""
+    naive = load_peer("fla/ops/retention/naive.py").naive_retention
+    mixer = ostinato.create("retention", dim=12, heads=3, value_factor=1, theta=1e300)
+    x = torch.randn(2, 30, 12)
+    q, k, v, gate = (part.unflatten(-1, (3, -1)) for part in mixer.project_in(x).split(mixer.widths, -1))
+    # the first pair turns by its position whatever theta is: undo it by looking at the other one only
+    with torch.no_grad():
+        mixer.project_in.weight.view(-1, 3, 4, 12)[:2, :, [0, 2]] = 0
+    q, k = (torch.stack([part[..., n] * (n in (1, 3)) for n in range(4)], -1) for part in (q, k))
+    o = naive(*(part.transpose(1, 2) for part in (q, k, v))).transpose(1, 2)
+    y = torch.nn.functional.silu(gate) * torch.nn.functional.layer_norm(o, (4,))
+    assert_close(mixer(x)[0], mixer.project_out(y.flatten(-2)), rtol=1e-4, atol=1e-5)

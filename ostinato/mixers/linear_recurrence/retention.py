@@ -1,0 +1,74 @@
+"""Multi-scale retention: linear attention with a fixed decay for each head, and keys turned by their positions.
+
+    S_t = g_h S_{t-1} + k_t v_t^T,   o_t = S_t^T q_t / sqrt(K),   g_h = 1 - 2^(-5-h)
+    y_t = W_o (silu(W_g x_t) * groupnorm(o_t)),   q_t and k_t rotated by their position
+
+Sun, Dong, Huang, Ma, Xia, Xue, Wang, Wei 2023, https://arxiv.org/abs/2307.08621.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, silu
+
+from ostinato.contract import Mixer, per_head
+from ostinato.layers.positions import document_positions, rotary_angles, rotary_frequencies, rotate
+from ostinato.ops.linear_attention import linear_attention
+from ostinato.registry import register
+
+
+class RetentionState(NamedTuple):
+    S: Tensor  # B H K V
+    position: Tensor  # B int64, tokens of its document so far
+
+
+@register("retention", paper="retnet")
+class Retention(Mixer):
+    """Retention: each head forgets at a rate of its own that never changes.
+
+    The slowest of H heads keeps (1 - 2^(-4-H))^n of a token after n more; the fastest 31/32 to the power of n.
+
+    dim: width D of input and output
+    heads: number of heads H
+    value_factor: value width V of a head as a multiple of its key width D / H
+    theta: base of the rotary frequencies
+    """
+
+    examples = (dict(dim=8, heads=2), dict(dim=12, heads=3, value_factor=1))
+
+    def __init__(self, dim: int, *, heads: int = 4, value_factor: int = 2, theta: float = 10000.0):
+        super().__init__(dim)
+        key_dim = per_head(dim, heads)
+        self.state_shape = (heads, key_dim, value_factor * key_dim)
+        self.theta = theta
+        self.widths = [dim, dim, value_factor * dim, value_factor * dim]  # q k v, output gate
+        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
+        self.project_out = nn.Linear(value_factor * dim, dim, bias=False)
+
+    @property
+    def log_decay(self) -> Tensor:
+        """log g, one for each head."""
+        exponents = -5.0 - torch.arange(self.state_shape[0], **self.state_like)
+        return torch.log1p(-(2.0**exponents))
+
+    def initial_state(self, batch: int) -> RetentionState:
+        S = torch.zeros(batch, *self.state_shape, **self.state_like)
+        return RetentionState(S, torch.zeros(batch, dtype=torch.long, device=S.device))
+
+    def state_bytes(self, tokens: int) -> int:
+        H, K, V = self.state_shape
+        return 4 * H * K * V + 8
+
+    def mix(self, x: Tensor, state: RetentionState, reset: Tensor | None) -> tuple[Tensor, RetentionState]:
+        H, K, V = self.state_shape
+        q, k, v, gate = (part.unflatten(-1, (H, -1)) for part in self.project_in(x).split(self.widths, -1))
+        position = document_positions(state.position, x.shape[1], reset)
+        angles = rotary_angles(position, rotary_frequencies(K // 2, self.theta, x.device), state.S.dtype)
+        q, k = (rotate(part, *angles) for part in (q, k))
+        log_decay = self.log_decay.expand(*x.shape[:2], H)
+        if reset is not None:
+            log_decay = log_decay.masked_fill(reset[..., None], -torch.inf)
+        o, S = linear_attention(q * K**-0.5, k, v, log_decay, state.S)
+        y = silu(gate) * layer_norm(o, (V,), eps=1e-5)
+        return self.project_out(y.flatten(-2)), RetentionState(S, position[:, -1] + 1)
