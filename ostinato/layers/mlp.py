@@ -1,7 +1,9 @@
 """Channel mixers: what a block does to each token on its own, (B, T, D) -> (B, T, D)."""
 
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu
+
+from ostinato.ops.pointwise import swiglu
 
 
 class SwiGLU(nn.Module):
@@ -18,8 +20,7 @@ class SwiGLU(nn.Module):
         self.project_out = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.project_in(x).chunk(2, -1)
-        return self.project_out(silu(gate) * up)
+        return self.project_out(swiglu(self.project_in(x)))
 
 
 class GELU(nn.Module):

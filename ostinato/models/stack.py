@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ostinato.contract import SequenceModule
 from ostinato.layers.mlp import MLPS
+from ostinato.layers.norms import RMSNorm
 from ostinato.registry import create, did_you_mean, register
 from ostinato.state import State
 
@@ -61,11 +62,11 @@ class Block(SequenceModule):
         if mlp is not None and mlp not in MLPS:
             raise ValueError(f"mlp is one of {', '.join(MLPS)} or null; got {mlp!r}{did_you_mean(mlp, MLPS)}")
         self.causal = mixer.causal
-        self.mixer_norm = nn.RMSNorm(mixer.dim, eps=1e-5)
+        self.mixer_norm = RMSNorm(mixer.dim, eps=1e-5)
         self.mixer = mixer
         self.mlp = None
         if mlp is not None:
-            self.mlp_norm = nn.RMSNorm(mixer.dim, eps=1e-5)
+            self.mlp_norm = RMSNorm(mixer.dim, eps=1e-5)
             self.mlp = MLPS[mlp](mixer.dim, **({} if expansion is None else {"expansion": expansion}))
 
     def initial_state(self, batch: int) -> BlockState:

@@ -123,6 +123,13 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
         return vector(vector, vector), generate
 
     @intrinsic
+    def div(typing: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.fdiv(*arguments)
+
+        return vector(vector, vector), generate
+
+    @intrinsic
     def total(typing: Any, a: Any) -> Any:
         """The sum of the lanes, in halves: the same order for the same number of lanes."""
 
@@ -139,7 +146,7 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
 
     @intrinsic
     def exp(typing: Any, x: Any) -> Any:
-        """e^x for x <= 0 (decays) to 2 units in the last place; 0 below -87.3, where float32 has no normal number."""
+        """e^x to 2 units in the last place; 0 below -87, where float32 has no normal number, infinity above 88.7."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             (x,) = arguments
@@ -150,17 +157,19 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
             polynomial = constant(1.0 / 5040)
             for coefficient in (1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0):
                 polynomial = _call(builder, "fma", kind, polynomial, r, constant(coefficient))
-            inside = builder.fcmp_ordered(">=", x, constant(-87.0))
-            safe = builder.select(inside, n, constant(0.0))
+            small = builder.fcmp_ordered("<", x, constant(-87.0))
+            large = builder.fcmp_ordered(">", x, constant(88.7228))
+            outside = builder.or_(builder.or_(small, large), builder.fcmp_unordered("uno", x, x))
+            safe = builder.select(outside, constant(0.0), n)
             bits = builder.shl(builder.fptosi(safe, ints), ir.Constant(ints, [23] * lanes))
             scaled = builder.bitcast(builder.add(builder.bitcast(polynomial, ints), bits), kind)
-            value = builder.select(inside, scaled, constant(0.0))
+            value = builder.select(small, constant(0.0), builder.select(large, constant(float("inf")), scaled))
             return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
 
         return vector(vector), generate
 
     return SimpleNamespace(
-        lanes=lanes, load=load, store=store, splat=splat, fma=fma, mul=mul, add=add, sub=sub, total=total, exp=exp
+        lanes=lanes, load=load, store=store, splat=splat, fma=fma, mul=mul, add=add, sub=sub, div=div, total=total, exp=exp
     )
 
 

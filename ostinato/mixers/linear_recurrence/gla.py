@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, silu
+from torch.nn.functional import logsigmoid
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.norms import RMSNorm
 from ostinato.ops.linear_attention import linear_attention
 from ostinato.registry import register
 
@@ -53,7 +54,7 @@ class GLA(Mixer):
         self.widths = [heads * width for width in (key_dim, key_dim, value_dim, value_dim)]  # q k v, output gate
         self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
         self.decay = nn.Sequential(nn.Linear(dim, gate_rank, bias=False), nn.Linear(gate_rank, heads * key_dim))
-        self.norm = nn.RMSNorm(value_dim, eps=1e-5)
+        self.norm = RMSNorm(value_dim, eps=1e-5)
         self.project_out = nn.Linear(heads * value_dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> GLAState:
@@ -70,4 +71,4 @@ class GLA(Mixer):
         if reset is not None:
             log_decay = log_decay.masked_fill(reset[..., None, None], -torch.inf)
         o, S = linear_attention(q * K**-0.5, k, v, log_decay, state.S)
-        return self.project_out((self.norm(o) * silu(gate)).flatten(-2)), GLAState(S)
+        return self.project_out(self.norm(o, gate).flatten(-2)), GLAState(S)

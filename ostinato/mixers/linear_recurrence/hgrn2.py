@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.norms import RMSNorm
 from ostinato.ops.linear_attention import linear_attention
 from ostinato.registry import register
 
@@ -47,7 +48,7 @@ class HGRN2(Mixer):
         self.lower_bound = lower_bound
         self.widths = [heads * width for width in (key_dim, key_dim, value_dim)]  # q f i
         self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
-        self.norm = nn.RMSNorm(dim, eps=1e-5)
+        self.norm = RMSNorm(dim, eps=1e-5)
         self.project_out = nn.Linear(dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> HGRN2State:

@@ -1,0 +1,28 @@
+"""Normalisations that torch does not have."""
+
+import torch
+from torch import Tensor, nn
+
+from ostinato.ops.pointwise import rms_norm
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, and times silu(gate) where a gate is given.
+
+    width: numbers N in a row
+    eps: added to the mean square
+    """
+
+    def __init__(self, width: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """(..., N), a gate (..., N) or None -> (..., N)."""
+        return rms_norm(x, self.weight, gate, self.eps)
+
+
+def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(|x|^2 + eps) along the last axis: length 1, and smooth at 0."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
