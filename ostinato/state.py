@@ -141,4 +141,5 @@ def load(path: str | Path, like: State) -> State:
                 f"{path}: {name} is {found[name].dtype} {tuple(found[name].shape)}; this module's is {leaf.dtype} with {leaf.ndim} axes"
             )
     names = iter(expected)
-    return map_state(lambda leaf: found[next(names)].to(leaf.device), like)
+    # a view into the file may begin where complex numbers or vectors cannot: every tensor gets memory of its own
+    return map_state(lambda leaf: found[next(names)].clone().to(leaf.device), like)

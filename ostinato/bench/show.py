@@ -27,10 +27,10 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"{here['processor']}, {here['threads']} threads, load {here['load']}, torch {here['versions']['torch']}")
 
 
-def save(result: dict[str, Any], path: Path) -> None:
-    """Write the result with the command that made it."""
+def save(results: list[dict[str, Any]], path: Path) -> None:
+    """Write the results with the command that made them."""
     command = "ostinato " + shlex.join(sys.argv[1:])
-    write_atomically(path, json.dumps({"command": command, **result}, indent=1) + "\n")
+    write_atomically(path, json.dumps({"command": command, "results": results}, indent=1) + "\n")
 
 
 def _cell(value: Any) -> str:

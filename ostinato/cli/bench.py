@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 
 class Task(str, Enum):
+    op = "op"
     train = "train"
     prefill = "prefill"
     decode = "decode"
@@ -16,7 +17,7 @@ class Task(str, Enum):
 
 def bench(
     task: Annotated[Task, Argument(help="What is measured.")],
-    mixers: Annotated[list[str], Argument(help="Mixers, or patterns such as gated_deltanet+attention.")],
+    names: Annotated[list[str], Argument(help="Mixers, or patterns such as gated_deltanet+attention; ops for `op`.")],
     against: Annotated[str, Option(help="Peer to compare with: llama, mamba, mamba2 (of transformers), or none.")] = "llama",
     length: Annotated[int, Option(help="Tokens of a sequence; of the context before decoding.", min=2)] = 1024,
     batch: Annotated[int, Option(help="Sequences at a time.", min=1)] = 2,
@@ -24,6 +25,9 @@ def bench(
     layers: Annotated[int, Option(help="Layers of the models.", min=1)] = 4,
     rounds: Annotated[int, Option(help="Rounds; each measures every model once.", min=1)] = 5,
     steps: Annotated[int, Option(help="Tokens that are decoded.", min=1)] = 64,
+    heads: Annotated[int, Option(help="Heads of an op.", min=1)] = 8,
+    key_dim: Annotated[int, Option(help="Key width of a head of an op.", min=1)] = 64,
+    value_dim: Annotated[int, Option(help="Value width of a head of an op.", min=1)] = 64,
     threads: Annotated[int, Option(help="Threads of torch; 0 leaves its default.", min=0)] = 0,
     bfloat16: Annotated[bool, Option(help="Train under bfloat16 autocast.")] = False,
     equal: Annotated[bool, Option(help="Widen the channel mixers until parameters equal the peer's.")] = True,
@@ -37,23 +41,28 @@ def bench(
     import torch
 
     from ostinato.bench.memory import memory
+    from ostinato.bench.ops import Sizes, measure_op
     from ostinato.bench.peers import PeerMissing
     from ostinato.bench.show import save, show
     from ostinato.bench.speed import speed
 
     if threads:
         torch.set_num_threads(threads)
-    if task is Task.memory:
-        result = memory(mixers, tokens=tokens, dim=dim, layers=layers, piece=length)
+    if task is Task.op:
+        sizes = Sizes(batch=batch, length=length, heads=heads, key_dim=key_dim, value_dim=value_dim)
+        results = [measure_op(name, sizes, rounds=rounds) for name in names]
+    elif task is Task.memory:
+        results = [memory(names, tokens=tokens, dim=dim, layers=layers, piece=length)]
     else:
         settings = dict(length=length, batch=batch, dim=dim, layers=layers, rounds=rounds, steps=steps)
         peer = None if against == "none" else against
         try:
-            result = speed(task.value, mixers, against=peer, equal=equal, bfloat16=bfloat16, **settings)
+            results = [speed(task.value, names, against=peer, equal=equal, bfloat16=bfloat16, **settings)]
         except PeerMissing as missing:
             print(f"without a peer: {missing}")
-            result = speed(task.value, mixers, against=None, bfloat16=bfloat16, **settings)
-    show(result)
+            results = [speed(task.value, names, against=None, bfloat16=bfloat16, **settings)]
+    for result in results:
+        show(result)
     if json is not None:
-        save(result, json)
+        save(results, json)
         print(json)

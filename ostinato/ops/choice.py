@@ -9,7 +9,10 @@ Every op keeps a table of forms: ``reference`` is its definition, ``torch`` runs
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any
+
+import torch
 
 _forced: ContextVar[str | None] = ContextVar("ostinato_backend", default=None)
 
@@ -35,8 +38,24 @@ def forced() -> str | None:
 
 
 def choose(forms: Mapping[str, Callable[..., Any]], suits: str) -> Callable[..., Any]:
-    """The form asked for, or else the one that suits."""
+    """The form asked for, or else the one that suits.
+
+    It computes in the types it is given, also under autocast, which would make matrix products of a state bfloat16.
+    """
     name = _forced.get() or suits
     if name not in forms:
         raise ValueError(f"this op has no form {name!r} here; it has: {', '.join(forms)}")
-    return forms[name]
+    return _in_given_types(forms[name]) if _autocasts() else forms[name]
+
+
+def _autocasts() -> bool:
+    return any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+
+
+def _in_given_types(form: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(form)
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return form(*arguments, **keywords)
+
+    return run

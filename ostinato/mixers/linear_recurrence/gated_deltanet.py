@@ -1,0 +1,102 @@
+"""Gated DeltaNet: the delta rule with a decay, which clears a memory that corrections alone would leave full.
+
+    q, k, v = silu(convolution(W x_t)),   q and k of length 1,   beta_t = sigmoid(w_b x_t)          per head
+    a_t = exp(-A softplus(w_a x_t + b))
+    S_t = a_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,   o_t = S_t^T q_t / sqrt(K)
+    y_t = W_o (norm(o_t) * silu(W_g x_t))
+
+Yang, Kautz, Hatamizadeh 2024, https://arxiv.org/abs/2412.06464.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu, softplus
+
+from ostinato.contract import Mixer, per_head
+from ostinato.layers.norms import l2_norm
+from ostinato.layers.short_convolution import ShortConvolution
+from ostinato.layers.ssm import inverse_softplus, log_uniform
+from ostinato.ops.delta_rule import delta_rule
+from ostinato.registry import register
+
+
+class GatedDeltaNetState(NamedTuple):
+    S: Tensor  # B H K V
+    inputs: Tensor  # B W-1 2GK+HV, of the short convolution
+
+
+@register("gated_deltanet", paper="gated_deltanet")
+class GatedDeltaNet(Mixer):
+    """Gated DeltaNet: a matrix memory per head that corrects what it recalls, and forgets.
+
+    For an input of 0 a fresh head keeps exp(-A dt) of its memory a token, with A uniform in (0, 16) and dt log-uniform
+    in [0.001, 0.1]: on average over heads 0.86, 0.41 and 0.18 after 1, 16 and 64 tokens.
+
+    dim: width D of input and output
+    heads: number of heads H
+    key_heads: number of heads G that queries and keys have, each shared by H / G heads; by default H
+    key_dim: key width K of a head; by default 3 D / 4H, as in the paper
+    value_dim: value width V of a head; by default 2 K
+    conv_width: taps of the short convolution
+    negative_eigenvalues: whether beta lies in (0, 2) instead of (0, 1)
+    eps: what the norm of the output adds to the mean square
+    """
+
+    examples = (
+        dict(dim=8, heads=2),
+        dict(dim=12, heads=6, key_heads=3, key_dim=4, value_dim=5, conv_width=2, negative_eigenvalues=True),
+    )
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        key_heads: int | None = None,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
+        conv_width: int = 4,
+        negative_eigenvalues: bool = False,
+        eps: float = 1e-5,
+    ):
+        super().__init__(dim)
+        self.key_heads = key_heads or heads
+        self.sharing = per_head(heads, self.key_heads, "the number of heads")
+        key_dim = key_dim or max(1, 3 * dim // (4 * heads))
+        value_dim = value_dim or 2 * key_dim
+        self.state_shape = (heads, key_dim, value_dim)
+        self.largest_beta = 2 if negative_eigenvalues else 1
+        self.convolved = [self.key_heads * key_dim, self.key_heads * key_dim, heads * value_dim]  # q k v
+        self.widths = [sum(self.convolved), heads * value_dim, heads, heads]  # q k v, output gate, beta, dt
+        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
+        self.convolution = ShortConvolution(sum(self.convolved), conv_width)
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(0, 16).clamp(min=1e-4).log())
+        self.dt_bias = nn.Parameter(inverse_softplus(log_uniform(1e-3, 1e-1, heads)))
+        self.norm = nn.RMSNorm(value_dim, eps=eps)
+        self.project_out = nn.Linear(heads * value_dim, dim, bias=False)
+
+    def initial_state(self, batch: int) -> GatedDeltaNetState:
+        S = torch.zeros(batch, *self.state_shape, **self.state_like)
+        return GatedDeltaNetState(S, self.convolution.initial_state(batch, **self.state_like))
+
+    def state_bytes(self, tokens: int) -> int:
+        H, K, V = self.state_shape
+        return 4 * H * K * V + self.convolution.state_bytes
+
+    def mix(self, x: Tensor, state: GatedDeltaNetState, reset: Tensor | None) -> tuple[Tensor, GatedDeltaNetState]:
+        H, K, V = self.state_shape
+        kind = state.S.dtype
+        convolved, gate, beta, dt = self.project_in(x).split(self.widths, -1)
+        convolved, inputs = self.convolution(convolved, state.inputs, reset)
+        q, k, v = silu(convolved).split(self.convolved, -1)
+        q, k = (l2_norm(part.to(kind).unflatten(-1, (self.key_heads, K))) for part in (q, k))
+        q, k = (part.repeat_interleave(self.sharing, 2) if self.sharing > 1 else part for part in (q, k))
+        log_decay = -self.A_log.to(kind).exp() * softplus(dt.to(kind) + self.dt_bias.to(kind))
+        if reset is not None:
+            log_decay = log_decay.masked_fill(reset[..., None], -torch.inf)
+        beta = self.largest_beta * torch.sigmoid(beta.to(kind))
+        o, S = delta_rule(q * K**-0.5, k, v.unflatten(-1, (H, V)), beta, log_decay, state.S)
+        y = self.norm(o) * silu(gate).unflatten(-1, (H, V))
+        return self.project_out(y.flatten(-2)), GatedDeltaNetState(S, inputs)
