@@ -81,6 +81,16 @@ def test_kernel_does_not_depend_on_threads():
     assert_close(results[0], results[1], rtol=0, atol=0)
 
 
+def test_kernel_leaves_the_threads_of_torch_alone():
+    q, k, v, g, S, _ = (a if a is None else a.float() for a in inputs(T=100, K=16, V=32))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    FORMS["cpu"](q, k, v, g, S)
+    found = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    assert found == 1
+
+
 @pytest.mark.parametrize("kind", ["scalar", "vector"])
 def test_gradients_against_finite_differences(kind):
     q, k, v, g, S, _ = inputs(T=5, K=2, V=3, kind=kind, B=1, H=1)

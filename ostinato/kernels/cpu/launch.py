@@ -29,11 +29,16 @@ def flat(x: Tensor) -> tuple[np.ndarray, tuple[int, int, int]]:
 
 @contextmanager
 def threads() -> Iterator[None]:
-    """Numba uses as many threads as torch does."""
-    wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    """Numba uses as many threads as torch does.
+
+    Numba's OpenMP layer sets the number for the whole process, torch included, so it is set back afterwards.
+    """
+    of_torch = torch.get_num_threads()
     before = numba.get_num_threads()
-    numba.set_num_threads(wanted)
+    numba.set_num_threads(min(of_torch, numba.config.NUMBA_NUM_THREADS))
     try:
         yield
     finally:
         numba.set_num_threads(before)
+        if torch.get_num_threads() != of_torch:
+            torch.set_num_threads(of_torch)

@@ -1,0 +1,91 @@
+"""ostinato generate: continue a text with a trained model."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, BadParameter, Option
+
+
+def generate(
+    run: Annotated[Path, Argument(help="Folder that `ostinato train` wrote.")],
+    prompt: Annotated[str | None, Option(help="The text to continue.")] = None,
+    prompt_file: Annotated[
+        Path | None, Option(help="Read the text to continue from this file; - is standard input.", allow_dash=True)
+    ] = None,
+    tokens: Annotated[int, Option(help="How many tokens to add; 0 only reads the prompt.", min=0)] = 200,
+    temperature: Annotated[float, Option(help="0 takes the likeliest token; larger wanders more.")] = 1.0,
+    top_k: Annotated[int | None, Option(help="Draw from this many likeliest tokens only.")] = None,
+    top_p: Annotated[
+        float | None, Option(help="Draw from the fewest likeliest tokens that have this probability together.")
+    ] = None,
+    min_p: Annotated[
+        float | None, Option(help="Draw from tokens at least this many times as likely as the likeliest.")
+    ] = None,
+    seed: Annotated[
+        int | None, Option(help="The same seed gives the same text; by default 0, or that of --state-in.")
+    ] = None,
+    state_in: Annotated[
+        Path | None, Option(help="Go on from this file, which --state-out wrote.", exists=True, dir_okay=False)
+    ] = None,
+    state_out: Annotated[
+        Path | None, Option(help="Write to this file what it takes to go on from here.", dir_okay=False)
+    ] = None,
+    device: Annotated[str, Option(help="cpu or cuda; auto takes the GPU if there is one.")] = "auto",
+) -> None:
+    """Continue a text with a trained model.
+
+    The text comes from --prompt, --prompt-file or standard input; without
+    any of them it begins with a new line. Only the continuation is printed.
+
+    With --state-out and then --state-in a text is written in parts, and is
+    the same as if it had been written at once.
+
+    ostinato generate runs/gla-small --prompt "Once upon a time" --tokens 500
+    """
+    if prompt is not None and prompt_file is not None:
+        raise BadParameter("give one of --prompt and --prompt-file")
+    text = prompt if prompt is not None else _read_prompt(prompt_file)
+
+    import sys
+    from dataclasses import replace
+
+    from ostinato.generate import Sampler, begin, load, save, write
+    from ostinato.models import modes
+    from ostinato.runs import Run
+
+    sampler = Sampler(temperature, top_k, top_p, min_p, seed or 0)
+    opened = Run.open(run)
+    model, tokenizer = opened.model(device=modes.device(device)), opened.tokenizer()
+    session = None if state_in is None else load(state_in, model)
+    if seed is None and session is not None:
+        sampler = replace(sampler, seed=int(session.seed))
+    if session is None or text is not None:
+        session = begin(model, tokenizer, "\n" if text is None else text, sampler, session)
+    try:
+        for piece, now in write(model, tokenizer, session, tokens, sampler):
+            session = now
+            print(piece, end="", flush=True)
+        if sys.stdout.isatty():
+            print()
+    finally:  # also after Ctrl-C
+        if state_out is not None:
+            save(session, state_out)
+
+
+def _read_prompt(file: Path | None) -> str | None:
+    """The text of a file (- is standard input), of standard input if that is piped, or None where nothing is given."""
+    import sys
+
+    if file is None and (sys.stdin is None or sys.stdin.isatty()):
+        return None
+    if file is None or str(file) == "-":
+        name, data = "standard input", sys.stdin.buffer.read()
+    else:
+        name, data = str(file), file.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: not UTF-8 (0x{data[error.start]:02x} at byte {error.start})") from None
+    if file is not None and not text:
+        raise ValueError(f"{name}: no text in it to continue")
+    return text or None
