@@ -104,7 +104,12 @@ class _Sizes:
         self._known: dict[int, int | None] = {}
         self.reason: ValueError | None = None
 
-    def __getitem__(self, width: int) -> int | None:
+    def __getitem__(self, width: int) -> int:
+        size = self._look(width)
+        assert size is not None
+        return size
+
+    def _look(self, width: int) -> int | None:
         if width not in self._known:
             try:
                 self._known[width] = parameter_count(self._vocab_size, dim=width * STEP, **self._model)
@@ -116,4 +121,4 @@ class _Sizes:
     def next(self, width: int, direction: int) -> int | None:
         """The first width that suits, from there up or down."""
         last = width + direction * GAP
-        return next((each for each in range(width, max(last, 0), direction) if self[each] is not None), None)
+        return next((each for each in range(width, max(last, 0), direction) if self._look(each) is not None), None)

@@ -1,7 +1,7 @@
 """Gated cells: what one step of the LSTM, the GRU and the sLSTM does, and what its derivatives are.
 
     LSTM    i f g o = x_t + h R;   c' = σ(f) c + σ(i) tanh(g),   h' = σ(o) tanh(c')
-    GRU     r z a = h R + (x_r, x_z, b);   h' = (1 - σ(z)) tanh(x_n + σ(r) a) + σ(z) h
+    GRU     r z a = (x_r, x_z, b) + h R;   h' = (1 - σ(z)) tanh(x_n + σ(r) a) + σ(z) h
     sLSTM   i f z o = x_t + h R;   m' = max(log f + m, i),   log f = log σ(f), or f itself
             c' = e^(log f + m - m') c + e^(i - m') tanh(z),   n' = e^(log f + m - m') n + e^(i - m'),   h' = σ(o) c'/n'
 
@@ -76,7 +76,7 @@ class GRU(GatedCell):
         return h, (h,)
 
     def gates(self, x: Tensor) -> Tensor:
-        bias = self.bias.to(x.dtype).expand(*x.shape[:2], 1, *x.shape[3:])
+        bias = self.bias.expand(*x.shape[:2], 1, *x.shape[3:])
         return torch.cat([x[:, :, :2], bias, x[:, :, 2:]], 2)
 
     def steps(self, gates: Tensor, h: Tensor, memory: Tensor, scale: Tensor, extra: list[Tensor]) -> Step:
@@ -96,6 +96,22 @@ class GRU(GatedCell):
         of_n = (1 - z) * (1 - n * n)
         of_gates = torch.stack([of_n * a * r * (1 - r), (h - n) * z * (1 - z), of_n * r, of_n], -2)
         return Derivatives(None, (of_gates,), None, z[..., None, :])
+
+
+@dataclass(frozen=True)
+class ResetBeforeGRU:
+    """Gates r z n, state h: the GRU of 2014, where n hears (r h) R. It goes step by step: n waits for r."""
+
+    R: Tensor
+    begin = (0.0,)
+
+    def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        (h,) = state
+        K = h.shape[-1]
+        r, z = (x[:, :2] + from_hidden(h, self.R[..., : 2 * K])).sigmoid().unbind(1)
+        n = (x[:, 2] + from_hidden(r * h, self.R[..., 2 * K :])[:, 0]).tanh()
+        h = (1 - z) * n + z * h
+        return h, (h,)
 
 
 @dataclass(frozen=True)
@@ -168,8 +184,9 @@ def lstm(
     Returns y (B, T, H, K) in the type of x and the state after the last step.
     """
     h = state[0]
-    # on a CPU torch has a quick kernel for float32 (oneDNN), and none for documents
-    quick = h.is_cuda or (h.dtype == torch.float32 and torch.backends.mkldnn.is_available() and not _begins(reset))
+    # on a CPU torch has a quick kernel for float32 (oneDNN), with some overhead for each call, and none for documents
+    onednn = h.dtype == torch.float32 and torch.backends.mkldnn.is_available() and x.shape[1] > 1
+    quick = h.is_cuda or (onednn and not _begins(reset))
     if quick and len(R) == 1 and forced() != "reference":
         weights, given = [weight, R[0].T, bias, torch.zeros_like(bias)], x
         if len(x) == 1 and torch.is_grad_enabled() and not x.is_cuda:
@@ -178,7 +195,7 @@ def lstm(
             reset = reset if reset is None else more_rows(reset, 1)
         y, state = in_one(torch._VF.lstm, given, weights, state, reset)  # pyright: ignore[reportPrivateUsage]
         return y[: len(x)].to(x.dtype), tuple(part[: len(x)] for part in state)
-    return rnn(LSTM(R), linear(x, weight, bias).unflatten(-1, (4, *h.shape[1:])), state, reset)
+    return rnn(LSTM(R.to(h.dtype)), linear(x, weight, bias).unflatten(-1, (4, *h.shape[1:])), state, reset)
 
 
 def gru(
@@ -200,7 +217,9 @@ def gru(
         bias_h = torch.cat([torch.zeros_like(bias[: -len(bias_n[0])]), bias_n[0]])
         y, state = in_one(torch._VF.gru, x, [weight, R[0].T, bias, bias_h], state, reset)  # pyright: ignore[reportPrivateUsage]
         return y.to(x.dtype), state
-    return rnn(GRU(R, bias_n), linear(x, weight, bias).unflatten(-1, (3, *h.shape[1:])), state, reset)
+    return rnn(
+        GRU(R.to(h.dtype), bias_n.to(h.dtype)), linear(x, weight, bias).unflatten(-1, (3, *h.shape[1:])), state, reset
+    )
 
 
 def _begins(reset: Tensor | None) -> bool:

@@ -87,7 +87,8 @@ class _Inverse(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (inverse,) = ctx.saved_tensors
-        return -(inverse.mT @ gradient @ inverse.mT).tril(-1)
+        with torch.autocast(inverse.device.type, enabled=False):
+            return -(inverse.mT @ gradient @ inverse.mT).tril(-1)
 
 
 class _Carry(torch.autograd.Function):
@@ -116,13 +117,15 @@ class _Carry(torch.autograd.Function):
     def backward(ctx: Any, d_u: Tensor, d_begins: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         W, E, kept, u, begins = ctx.saved_tensors
         d_written, d_ends = torch.empty_like(u), torch.empty_like(begins)
-        for m in reversed(range(len(W))):
-            d_ends[m] = d_S
-            torch.baddbmm(d_u[m], E[m], d_S, out=d_written[m])
-            d_S = d_begins[m] + (d_S if kept is None else kept[m] * d_S)
-            d_S = torch.baddbmm(d_S, W[m].mT, d_written[m], alpha=-1)
-        d_kept = None if kept is None else (d_ends * begins).sum_to_size(kept.shape)
-        return -(d_written @ begins.mT), d_written, u @ d_ends.mT, d_kept, d_ends if ctx.adds else None, d_S
+        with torch.autocast(u.device.type, enabled=False):
+            for m in reversed(range(len(W))):
+                d_ends[m] = d_S
+                torch.baddbmm(d_u[m], E[m], d_S, out=d_written[m])
+                d_S = d_begins[m] + (d_S if kept is None else kept[m] * d_S)
+                d_S = torch.baddbmm(d_S, W[m].mT, d_written[m], alpha=-1)
+            d_kept = None if kept is None else (d_ends * begins).sum_to_size(kept.shape)
+            d_W, d_E = -(d_written @ begins.mT), u @ d_ends.mT
+        return d_W, d_written, d_E, d_kept, d_ends if ctx.adds else None, d_S
 
 
 def _carry(

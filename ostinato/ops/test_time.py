@@ -69,26 +69,31 @@ class _Norm:
     """|x + norm(z) - v|^2 / 2 as a loss on z, with gain and bias (H, V) of the norm; or |z - v|^2 / 2."""
 
     def __init__(self, norm: tuple[Tensor, Tensor] | None, eps: float):
-        self.eps = eps
-        self.gain, self.bias = (None, None) if norm is None else (part[:, None] for part in norm)
+        self.parts, self.eps = None if norm is None else (norm[0][:, None], norm[1][:, None]), eps
 
     def target(self, k: Tensor, v: Tensor) -> Tensor:
         """What `gradient` needs of each token, (B H C V)."""
-        return v if self.gain is None else self.gain * (self.bias + k - v)
+        if self.parts is None:
+            return v
+        gain, bias = self.parts
+        return gain * (bias + k - v)
 
     def gradient(self, z: Tensor, target: Tensor) -> Tensor:
         """The gradient of the loss with respect to z."""
-        if self.gain is None:
+        if self.parts is None:
             return z - target
         centered = z - z.mean(-1, keepdim=True)
         rstd = (centered.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         normed = centered * rstd
-        d = self.gain.square() * normed + target
+        d = self.parts[0].square() * normed + target
         return rstd * (d - d.mean(-1, keepdim=True) - normed * (d * normed).mean(-1, keepdim=True))
 
     def output(self, q: Tensor, z: Tensor) -> Tensor:
         """What the inner model says: f."""
-        return z if self.gain is None else q + self.gain * layer_norm(z, z.shape[-1:], eps=self.eps) + self.bias
+        if self.parts is None:
+            return z
+        gain, bias = self.parts
+        return q + gain * layer_norm(z, z.shape[-1:], eps=self.eps) + bias
 
 
 def _learn(weights: Layers, k: Tensor, target: Tensor, norm: _Norm) -> tuple[list[Tensor], list[Tensor]]:
@@ -167,12 +172,13 @@ class _Grid:
         taken = torch.full((B, self.M * C), self.T, device=place.device)
         self.source = taken.scatter_(1, self.slot, torch.arange(self.T, device=place.device).expand(B, -1))
         full = (self.source.unflatten(1, (-1, C))[..., -1] < self.T).T  # M B
-        self.full = [True if rows.all() else rows if rows.any() else False for rows in full]
+        every, some = full.all(1).tolist(), full.any(1).tolist()
+        self.full = [every[m] or (some[m] and full[m]) for m in range(self.M)]
         self.begins = [None] * self.M
         if reset is not None:
             begins = torch.zeros(B, self.M, dtype=torch.bool, device=place.device)
             begins = begins.scatter_reduce(1, block, reset, "amax").T
-            self.begins = [rows if rows.any() else None for rows in begins]
+            self.begins = [rows if some else None for rows, some in zip(begins, begins.any(1).tolist())]
 
     def lay_out(self, x: Tensor) -> Tensor:
         """B T H ... -> M B H C ..., with 0 where a place is empty."""

@@ -187,6 +187,38 @@ def test_no_square_is_built():
     assert peak <= 20_000 * 8
 
 
+def test_a_learned_bias_keeps_no_square_for_its_gradient():
+    slope = torch.ones(1, requires_grad=True)
+    kept = []
+    q, k, v = (torch.randn(1, 600, 1, 2) for _ in range(3))
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        y = attention(q, k, v, bias=lambda distance: -slope[:, None, None] * distance)
+    assert sum(kept) < 600 * 600 / 2
+    (found,) = torch.autograd.grad(y.sum(), slope)
+    with backend("reference"):
+        y = attention(q, k, v, bias=lambda distance: -slope[:, None] * distance)
+    assert_close(found, torch.autograd.grad(y.sum(), slope)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    """Few queries, heads of odd width: torch's own buffers are not aligned then."""
+
+    def run(threads, T, width):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        given = [torch.randn(3, T + 6, 6, width).requires_grad_() for _ in range(3)]
+        y = attention(given[0][:, 6:], *given[1:], window=7)
+        return y, *torch.autograd.grad(y.sin().sum(), given)
+
+    threads = torch.get_num_threads()
+    try:
+        for T in range(2, 40):
+            for width in (5, 7, 9):
+                assert_close(run(1, T, width), run(2, T, width), rtol=0, atol=0)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_low_precision_and_strong_gates():
     q, k, v = inputs(100)
     g = gates(100)

@@ -218,3 +218,17 @@ def test_equals_the_gated_delta_rule_of_transformers():
     more = dict(g=g, beta=beta, initial_state=S, output_final_state=True)
     assert_same(delta_rule(*ours), qwen.torch_recurrent_gated_delta_rule(q, k, v, **more))
     assert_same(delta_rule(*ours), qwen.torch_chunk_gated_delta_rule(q, k, v, **more))
+
+
+def test_autocast_reaches_neither_the_state_nor_its_gradients():
+    q, k, v, beta, g, S = (a.float().requires_grad_() for a in inputs(T=70, kind="scalar"))
+
+    def gradients(results):
+        return torch.autograd.grad(sum(x.sum() for x in results), [q, k, v, beta, g, S])
+
+    expected = delta_rule(q, k, v, beta, g, S)
+    expected_gradients = gradients(expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = delta_rule(q, k, v, beta, g, S)
+        gradients(delta_rule(q, k, v, beta, g, S))  # not advised there, but it runs
+    assert_close((results, gradients(results)), (expected, expected_gradients))

@@ -111,6 +111,18 @@ def test_strong_gates_do_not_overflow():
         assert all(part.isfinite().all() for part in (y, *rest))
 
 
+def test_slstm_does_not_hear_the_scale_of_its_input_gates():
+    """From the beginning of a document on, e^(i + constant) changes c and n alike: also where e^i is no number any more."""
+    x, begin = torch.randn(2, 20, 4, H, K), tuple(torch.full((2, H, K), value) for value in SLSTM.begin)
+    reset = torch.zeros(2, 20, dtype=torch.bool)
+    reset[0, 7] = True
+    for shift in (-1000.0, 1000.0):
+        shifted = torch.cat([x[:, :, :1] + shift, x[:, :, 1:]], 2)
+        for form in FORMS.values():
+            y = form(SLSTM(torch.zeros(H, K, 4 * K)), shifted, begin, reset)[0]
+            assert_close(y, form(SLSTM(torch.zeros(H, K, 4 * K)), x, begin, reset)[0], rtol=1e-3, atol=1e-4)
+
+
 def test_lstm_by_hand():
     """One unit, open gates (σ(0) = 1/2), a candidate of 1/2: the cell goes 1/4, 3/8, 7/16."""
     x = torch.tensor([0, 0, 0.5, 0]).atanh().view(1, 1, 4, 1, 1).expand(1, 3, 4, 1, 1)

@@ -27,7 +27,7 @@ class AarenState(NamedTuple):
 class Aaren(Mixer):
     """A running softmax: every head has one learned query, and returns the mean of the values that it liked so far.
 
-    A fresh one returns nearly the plain mean of all values so far: its scores have a standard deviation near 0.6.
+    A fresh one spreads its weight: its scores have a standard deviation near 0.6, as if 0.7 of all tokens counted evenly.
 
     dim: width D of input and output
     heads: number of heads H

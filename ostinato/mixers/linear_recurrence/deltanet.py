@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ostinato.contract import Mixer, per_head
-from ostinato.layers.norms import l2_norm
+from ostinato.layers.norms import RMSNorm, l2_norm
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.ops.delta_rule import delta_rule
 from ostinato.registry import register
@@ -67,7 +67,7 @@ class DeltaNet(Mixer):
         self.widths = [sum(self.convolved), heads]  # q k v, beta
         self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
         self.convolution = ShortConvolution(sum(self.convolved), conv_width)
-        self.norm = nn.RMSNorm(value_dim, eps=1e-5)
+        self.norm = RMSNorm(value_dim, eps=1e-5)
         self.project_out = nn.Linear(heads * value_dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> DeltaNetState:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from ostinato.contract import Mixer, per_head
-from ostinato.layers.norms import l2_norm
+from ostinato.layers.norms import RMSNorm, l2_norm
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.layers.ssm import inverse_softplus, log_uniform
 from ostinato.ops.delta_rule import delta_rule
@@ -74,7 +74,7 @@ class GatedDeltaNet(Mixer):
         self.convolution = ShortConvolution(sum(self.convolved), conv_width)
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(0, 16).clamp(min=1e-4).log())
         self.dt_bias = nn.Parameter(inverse_softplus(log_uniform(1e-3, 1e-1, heads)))
-        self.norm = nn.RMSNorm(value_dim, eps=eps)
+        self.norm = RMSNorm(value_dim, eps=eps)
         self.project_out = nn.Linear(heads * value_dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> GatedDeltaNetState:
@@ -98,5 +98,5 @@ class GatedDeltaNet(Mixer):
             log_decay = log_decay.masked_fill(reset[..., None], -torch.inf)
         beta = self.largest_beta * torch.sigmoid(beta.to(kind))
         o, S = delta_rule(q * K**-0.5, k, v.unflatten(-1, (H, V)), beta, log_decay, state.S)
-        y = self.norm(o) * silu(gate).unflatten(-1, (H, V))
+        y = self.norm(o, gate.unflatten(-1, (H, V)))
         return self.project_out(y.flatten(-2)), GatedDeltaNetState(S, inputs)

@@ -1,0 +1,137 @@
+"""What can be said about everything registered without knowing it: for the command line, the docs and reports.
+
+Sizes and costs are measured on a module built for the purpose, never read from a table.
+"""
+
+import inspect
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from ostinato.papers import evidence, papers_of
+from ostinato.registry import Entry, create, entries
+
+DIM = 256
+STATE_LENGTHS = {"1k": 1024, "16k": 16 * 1024, "1M": 1024 * 1024}
+COST_LENGTHS = (256, 1024)
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """An entry as a JSON object: kind, name, summary, papers (ids), level of evidence, tests."""
+    shown = evidence(entry)
+    return dict(
+        kind=entry.kind,
+        name=entry.name,
+        summary=entry.summary,
+        papers=papers_of(entry),
+        evidence=shown.level,
+        tests=list(shown.tests),
+    )
+
+
+def equation(entry: Entry) -> str:
+    """The formula that the docstring of its module opens with, or nothing."""
+    return formula(sys.modules[entry.target.__module__].__doc__ or "")
+
+
+def formula(docstring: str) -> str:
+    """The first indented lines of a docstring."""
+    paragraphs = docstring.split("\n\n")[1:]
+    indented = [part for part in paragraphs if part.startswith("    ")]
+    if not indented:
+        # Python 3.13 takes the indentation away where every line after the first has it
+        indented = [part for part in paragraphs[:1] if " = " in part.partition("\n")[0]]
+    return inspect.cleandoc("\n" + indented[0]) if indented else ""
+
+
+def ops_of(entry: Entry) -> list[str]:
+    """Names of the registered ops that the file of this entry takes something from."""
+    known = {op.name: op.target for op in entries("op") if op.key != entry.key}
+    return list(dict.fromkeys(_ops_in(entry.target.__module__, known)))
+
+
+def _ops_in(file: str, known: dict[str, Any]) -> list[str]:
+    used = []
+    for value in vars(sys.modules[file]).values():
+        origin = getattr(value, "__module__", None) or ""
+        if origin == file or not origin.startswith(("ostinato.ops.", "ostinato.mixers.")):
+            continue
+        names = [name for name, target in known.items() if target is value] or [origin.rpartition(".")[2]]
+        if names[0] in known:
+            used.append(value.__name__ if value.__name__ in names else names[0])
+        else:  # what several files share: the cells of a recurrence, the base of two mixers
+            used += _ops_in(origin, known)
+    return used
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a module with these arguments costs: one sequence, one layer, numbers of float32."""
+
+    arguments: dict[str, Any]
+    parameters: int
+    state_bytes: dict[str, int]
+    """Bytes of state after 1k, 16k and 1M tokens; empty for a module that reads whole sequences."""
+
+    flops: dict[int, float]
+    """Operations a token in matrix products and convolutions (masked ones too), for sequences of these lengths."""
+
+    @property
+    def growth(self) -> str:
+        """How the state grows with the number of tokens, in a word or two."""
+        if not self.state_bytes:
+            return "no state: it reads whole sequences"
+        short, middle, long = self.state_bytes.values()
+        if short == long:
+            return "constant"
+        return "grows up to a limit" if middle == long else "grows with the sequence"
+
+    @property
+    def cost(self) -> str:
+        """Operations a token, and whether they depend on the length."""
+        (short, few), (long, many) = self.flops.items()
+        if not many:
+            return "element by element: no matrix products along the sequence"
+        rate = f"{many / 1e6:,.2f} million operations a token in matrix products"
+        if many < 1.1 * few:
+            return f"{rate}, whatever the length"
+        return f"{rate} for a sequence of {long:,}, {few / 1e6:,.2f} million for one of {short:,}"
+
+
+def measure(entry: Entry, dim: int = DIM) -> Sizes | None:
+    """Build it with default arguments at that width and measure; None for what is no sequence module."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ostinato.contract import SequenceModule
+    from ostinato.ops.choice import backend
+
+    if not inspect.isclass(entry.target) or not issubclass(entry.target, SequenceModule):
+        return None
+    example = entry.target.examples[0]
+    arguments = {argument.name: example[argument.name] for argument in entry.arguments if argument.required}
+    arguments |= {"dim": dim}
+    module = create(entry.key, **arguments).eval()
+    flops = {}
+    # kernels are opaque to the counter: it counts the plain torch forms, here and in attention
+    with torch.no_grad(), backend("torch"), sdpa_kernel(SDPBackend.MATH):
+        for length in COST_LENGTHS:
+            with FlopCounterMode(display=False) as counter:
+                module(module.random_input(1, length))
+            flops[length] = counter.get_total_flops() / length
+    tokens = STATE_LENGTHS if module.causal else {}
+    return Sizes(
+        arguments=arguments,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        state_bytes={label: module.state_bytes(length) for label, length in tokens.items()},
+        flops=flops,
+    )
+
+
+def readable_bytes(number: int) -> str:
+    """A number of bytes with a unit: 512 B, 1.5 KiB, 2 GiB."""
+    size, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.3g} {units[0]}" if size < 1000 else f"{size:.0f} {units[0]}"
