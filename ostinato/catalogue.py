@@ -45,21 +45,23 @@ def formula(docstring: str) -> str:
 
 
 def ops_of(entry: Entry) -> list[str]:
-    """Names of the registered ops that the file of this entry takes something from."""
+    """Names of the registered ops that the files of its class take something from."""
     known = {op.name: op.target for op in entries("op") if op.key != entry.key}
-    return list(dict.fromkeys(_ops_in(entry.target.__module__, known)))
+    bases = [base.__module__ for base in getattr(entry.target, "__mro__", ())]
+    files = [file for file in bases if file.startswith(("ostinato.mixers.", "ostinato.layers."))]
+    return list(dict.fromkeys(op for file in files or [entry.target.__module__] for op in _ops_in(file, known)))
 
 
 def _ops_in(file: str, known: dict[str, Any]) -> list[str]:
     used = []
     for value in vars(sys.modules[file]).values():
         origin = getattr(value, "__module__", None) or ""
-        if origin == file or not origin.startswith(("ostinato.ops.", "ostinato.mixers.")):
+        if origin == file or not origin.startswith("ostinato.ops."):
             continue
         names = [name for name, target in known.items() if target is value] or [origin.rpartition(".")[2]]
         if names[0] in known:
             used.append(value.__name__ if value.__name__ in names else names[0])
-        else:  # what several files share: the cells of a recurrence, the base of two mixers
+        else:  # what several ops share: the cells of a recurrence
             used += _ops_in(origin, known)
     return used
 

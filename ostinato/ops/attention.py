@@ -10,14 +10,13 @@ The last T of the S keys belong to the T queries; those before them come from a 
 after i, i - j < window, j is live, and no document begins between them. A query that sees nothing gives 0.
 
 `reference` is the definition. The torch form goes through blocks of queries, each against the keys that any of them can
-see, so that no T x S tensor exists: a window or short documents cost what they see. It is torch's
-scaled_dot_product_attention inside. The sum of log f is c_i - c_j with running sums c; c_i does not change a softmax, so
+see, so that no T x S tensor exists: a window costs what it sees. Where documents are all there is to hide, they are taken
+apart instead. It is torch's scaled_dot_product_attention inside. The sum of log f is c_i - c_j with running sums c; c_i does not change a softmax, so
 -c_j enters as one more key channel, counted from the beginning of the block. Its known weakness, in float32: after
 a gate of e^-1000 the digits of mild gates in the same block are lost below 6e-5.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, einsum
@@ -115,9 +114,11 @@ def blocked(
     past = S - T if causal or S == T else 0
     if window is not None and window >= S:
         window = None
-    plain = live is None and reset is None and window is None and log_forget is None and bias is None
-    if plain and (not causal or past == 0):
-        return _attend(q, k, v, None, scale, causal)
+    if live is window is log_forget is bias is None and (not causal or past == 0):
+        if reset is None:
+            return _attend(q, k, v, None, scale, causal)
+        if causal:
+            return _document_by_document(q, k, v, reset, scale)
 
     total = None
     document = None if reset is None else _documents(reset, past)
@@ -127,8 +128,6 @@ def blocked(
         forgotten = forgets.cumsum(1)  # of each head: documents of its own
         document = forgotten if document is None else forgotten + document[..., None]
         k, v = (x.repeat_interleave(H // G, 2) for x in (k, v))
-    # the gradient of a bias needs the scores: beyond one block they are worked out again instead of kept
-    learned = torch.is_grad_enabled() and bias is not None and _requires_grad(bias, q.device)
     first = [0] * T
     if causal and reset is not None:  # the earliest key that any row can see: documents that have ended cost nothing
         begins = torch.where(reset, torch.arange(past, S, device=q.device), 0).cummax(1).values
@@ -136,17 +135,14 @@ def blocked(
     if window is not None:
         C = min(C, max(64, window))
 
-    y = []
-    for start in range(0, T, C):
-        stop = min(start + C, T)
+    def block(start: int, stop: int) -> Tensor:
         low, high = first[start], past + stop if causal else S
         if window is not None:
             low = max(low, past + start - window + 1)
             high = min(high, past + stop + window - 1)
         q_, k_, v_ = q[:, start:stop], k[:, low:high], v[:, low:high]
         i = torch.arange(past + start, past + stop, device=q.device)
-        j = torch.arange(low, high, device=q.device)
-        distance = i[:, None] - j
+        distance = i[:, None] - torch.arange(low, high, device=q.device)
         sees = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
         if window is not None:
             sees = sees & (distance.abs() < window)
@@ -161,23 +157,43 @@ def blocked(
             q_ = torch.cat([q_ * scale, q_.new_ones(*q_.shape[:3], 1)], -1)
             k_ = torch.cat([k_, rise[..., None]], -1)
             scale_ = 1.0
-        if bias is None:
-            y.append(_attend(q_, k_, v_, sees, scale_))
-            continue
-        block = partial(_biased, bias if callable(bias) else bias[..., start:stop, low:high])
-        arguments = (q_, k_, v_, distance, sees, scale_)
-        y.append(checkpoint(block, *arguments, use_reentrant=False) if learned and T > C else block(*arguments))
+        if bias is not None:
+            added = (bias(distance) if callable(bias) else bias[..., start:stop, low:high]).to(q.dtype)
+            sees = torch.where(sees, added, -torch.inf).expand(len(q), H, *distance.shape)
+        return _attend(q_, k_, v_, sees, scale_)
+
+    # masks, and the scores that the gradient of a bias needs, would add up to T x S numbers: they are made again instead
+    many = T > C if _is_learned(bias, q.device) else T > 8 * C and window is None
+    again = torch.is_grad_enabled() and many
+    edges = [(start, min(start + C, T)) for start in range(0, T, C)]
+    y = [checkpoint(block, *edge, use_reentrant=False) if again else block(*edge) for edge in edges]
     return y[0] if len(y) == 1 else torch.cat(y, 1)
 
 
-def _requires_grad(bias: Bias, device: torch.device) -> bool:
-    return (bias(torch.zeros(1, 1, dtype=torch.long, device=device)) if callable(bias) else bias).requires_grad
+def _is_learned(bias: Bias | None, device: torch.device) -> bool:
+    if callable(bias):
+        bias = bias(torch.zeros(1, 1, dtype=torch.long, device=device))
+    return bias is not None and bias.requires_grad
 
 
-def _biased(bias: Bias, q: Tensor, k: Tensor, v: Tensor, distance: Tensor, sees: Tensor, scale: float) -> Tensor:
-    added = (bias(distance) if callable(bias) else bias).to(q.dtype)
-    shape = (len(q), q.shape[2], *distance.shape)
-    return _attend(q, k, v, torch.where(sees, added, -torch.inf).expand(shape), scale)
+def _document_by_document(q: Tensor, k: Tensor, v: Tensor, reset: Tensor, scale: float) -> Tensor:
+    """Causal attention inside of documents, as batches of those that are about as long: no mask, and only what is seen."""
+    begins = reset.clone()
+    begins[:, 0] = True
+    start = begins.flatten().nonzero()[:, 0]
+    length = torch.cat([start[1:], start.new_tensor([reset.numel()])]) - start
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    y, order = [], []
+    size = length.log2().ceil()
+    for alike in size.unique():
+        rows = size == alike
+        steps = torch.arange(int(length[rows].amax()), device=q.device)
+        token = (start[rows, None] + steps).clamp(max=reset.numel() - 1)  # of shorter ones, too much at the end
+        real = steps < length[rows, None]
+        parts = (x.index_select(0, token.flatten()).unflatten(0, token.shape) for x in (q, k, v))
+        y.append(_attend(*parts, None, scale, causal=True)[real])
+        order.append(token[real])
+    return torch.cat(y).index_select(0, torch.cat(order).argsort()).unflatten(0, reset.shape)
 
 
 FORMS: Forms = {"reference": reference, "torch": blocked}

@@ -199,7 +199,7 @@ def more_rows(part: Tensor, rows: int) -> Tensor:
 FORMS: Forms = {"reference": reference, "torch": walked}
 
 
-@register("op:rnn", paper=("rnn_critical_review", "flash_rnn"))
+@register("op:rnn")
 def rnn(cell: Cell, x: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
     """Any recurrence y_t, state = cell(x_t, state), step by step.
 

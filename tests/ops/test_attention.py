@@ -212,7 +212,7 @@ def test_the_number_of_threads_changes_no_bit():
 
     threads = torch.get_num_threads()
     try:
-        for T in range(2, 40):
+        for T in (2, 6, 11, 30, 33):
             for width in (5, 7, 9):
                 assert_close(run(1, T, width), run(2, T, width), rtol=0, atol=0)
     finally:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit, prange
-from numba.extending import overload
+from numba.extending import overload, register_jitable
 from torch import Tensor
 
 from ostinato.kernels.cpu.launch import VERSION, flat, threads
@@ -111,6 +111,13 @@ def _sweep_columns(lanes, decays, low_rank, arrays, at, steps, S, s_at, begins, 
     return run
 
 
+@register_jitable
+def room(size):
+    """An array that begins with a line of the cache, so that no vector lies across two."""
+    x = np.empty(size + 16, np.float32)
+    return x[-(x.ctypes.data // 4) % 16 :]
+
+
 @cache
 def _forward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
     """The compiled sweep of that kind, made at its first use."""
@@ -128,7 +135,7 @@ def _forward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
                 lanes, decays, low_rank, (q, k, v, a, b, w, beta, y, r),
                 (x[0], x[1], x[2] + j, x[3], x[4], x[5], x[6], x[7] + j, x[8] + j),
                 (d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8]),
-                S, head * K * V + j, begins, head * saved * K * V + j, np.empty(K * lanes, np.float32), T, K, V, save,
+                S, head * K * V + j, begins, head * saved * K * V + j, room(K * lanes), T, K, V, save,
             )  # fmt: skip
         return version
 
@@ -281,11 +288,8 @@ def _backward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
             n, h = head // H, head % H
             x = strides[:, 0] * n + strides[:, 2] * h
             d = strides[:, 1]
-            states = np.empty((STEPS + 1) * COLUMNS * K, np.float32)
-            rooms = (
-                np.empty(STEPS * COLUMNS, np.float32), np.empty(COLUMNS * lanes, np.float32),
-                np.empty(COLUMNS * lanes, np.float32), np.empty(COLUMNS, np.float32), np.empty(COLUMNS, np.float32),
-            )  # fmt: skip
+            states = room((STEPS + 1) * COLUMNS * K)
+            rooms = (room(STEPS * COLUMNS), room(COLUMNS * lanes), room(COLUMNS * lanes), room(COLUMNS), room(COLUMNS))
             for m in range(saved - 1, -1, -1):
                 for j in range(0, V, COLUMNS):
                     rows = min(COLUMNS, V - j)

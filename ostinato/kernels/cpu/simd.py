@@ -178,27 +178,92 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
 
         return Vector(16)(array, types.intp), generate
 
+    def reduced(builder: Any, x: Any) -> tuple[Any, Any]:
+        """n and r, x = n log 2 + r with |r| <= log(2) / 2."""
+        n = _call(builder, "rint", kind, builder.fmul(x, constant(1.4426950408889634)))
+        r = _call(builder, "fma", kind, n, constant(-0.693145751953125), x)
+        return n, _call(builder, "fma", kind, n, constant(-1.428606765330187e-06), r)
+
+    def horner(builder: Any, x: Any, *coefficients: float) -> Any:
+        value = constant(coefficients[0])
+        for coefficient in coefficients[1:]:
+            value = _call(builder, "fma", kind, value, x, constant(coefficient))
+        return value
+
+    def power_of_two(builder: Any, n: Any, times: Any) -> Any:
+        """2^n times a number, written in the exponent bits."""
+        bits = builder.shl(builder.fptosi(n, ints), ir.Constant(ints, [23] * lanes))
+        return builder.bitcast(builder.add(builder.bitcast(times, ints), bits), kind)
+
+    def exponential(builder: Any, x: Any) -> Any:
+        n, r = reduced(builder, x)
+        polynomial = horner(builder, r, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0)
+        small = builder.fcmp_ordered("<", x, constant(-87.0))
+        large = builder.fcmp_ordered(">", x, constant(88.7228))
+        outside = builder.or_(builder.or_(small, large), builder.fcmp_unordered("uno", x, x))
+        scaled = power_of_two(builder, builder.select(outside, constant(0.0), n), polynomial)
+        value = builder.select(small, constant(0.0), builder.select(large, constant(float("inf")), scaled))
+        return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
+
     @intrinsic
     def exp(typing: Any, x: Any) -> Any:
         """e^x to 2 units in the last place; 0 below -87, where float32 has no normal number, infinity above 88.7."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return exponential(builder, *arguments)
+
+        return vector(vector), generate
+
+    @intrinsic
+    def maximum(typing: Any, a: Any, b: Any) -> Any:
+        """The larger one, NaN where either is."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, b = arguments
+            larger = builder.select(builder.fcmp_ordered(">", a, b), a, b)
+            return builder.select(builder.fcmp_unordered("uno", a, a), a, larger)
+
+        return vector(vector, vector), generate
+
+    @intrinsic
+    def sigmoid(typing: Any, x: Any) -> Any:
+        """1 / (1 + e^-x) to 3 units in the last place; 0 below -88.7."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            e = exponential(builder, builder.fneg(*arguments))
+            return builder.fdiv(constant(1.0), builder.fadd(constant(1.0), e))
+
+        return vector(vector), generate
+
+    @intrinsic
+    def tanh(typing: Any, x: Any) -> Any:
+        """To 4 units in the last place, also near 0: with e = e^(-2 |x|) - 1 it is -e / (2 + e)."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             (x,) = arguments
-            # x = n log 2 + r with |r| <= log(2) / 2; 2^n is written in the exponent bits, e^r is a polynomial
-            n = _call(builder, "rint", kind, builder.fmul(x, constant(1.4426950408889634)))
-            r = _call(builder, "fma", kind, n, constant(-0.693145751953125), x)
-            r = _call(builder, "fma", kind, n, constant(-1.428606765330187e-06), r)
-            polynomial = constant(1.0 / 5040)
-            for coefficient in (1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0):
-                polynomial = _call(builder, "fma", kind, polynomial, r, constant(coefficient))
-            small = builder.fcmp_ordered("<", x, constant(-87.0))
-            large = builder.fcmp_ordered(">", x, constant(88.7228))
-            outside = builder.or_(builder.or_(small, large), builder.fcmp_unordered("uno", x, x))
-            safe = builder.select(outside, constant(0.0), n)
-            bits = builder.shl(builder.fptosi(safe, ints), ir.Constant(ints, [23] * lanes))
-            scaled = builder.bitcast(builder.add(builder.bitcast(polynomial, ints), bits), kind)
-            value = builder.select(small, constant(0.0), builder.select(large, constant(float("inf")), scaled))
+            size = builder.fmul(_call(builder, "fabs", kind, x), constant(-2.0))
+            # beyond 10 it is 1 in float32; the comparison is false for NaN too, which is put back at the end
+            within = builder.select(builder.fcmp_ordered(">", size, constant(-20.0)), size, constant(-20.0))
+            n, r = reduced(builder, within)
+            curve = horner(builder, r, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0)
+            scale = power_of_two(builder, n, constant(1.0))
+            e = _call(builder, "fma", kind, scale, builder.fmul(r, curve), builder.fsub(scale, constant(1.0)))
+            value = builder.fdiv(builder.fneg(e), builder.fadd(constant(2.0), e))
+            value = _call(builder, "copysign", kind, value, x)
             return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
+
+        return vector(vector), generate
+
+    @intrinsic
+    def log1p(typing: Any, x: Any) -> Any:
+        """log(1 + x) to 3 units in the last place for x from 0 to 1, where it is 2 artanh(x / (2 + x)); NaN stays NaN."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            (x,) = arguments
+            s = builder.fdiv(x, builder.fadd(constant(2.0), x))
+            square = builder.fmul(s, s)
+            curve = horner(builder, square, 2 / 15, 2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3, 2.0)
+            return builder.fmul(s, curve)
 
         return vector(vector), generate
 
@@ -215,6 +280,10 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
         total=total,
         totals=totals,
         exp=exp,
+        maximum=maximum,
+        sigmoid=sigmoid,
+        tanh=tanh,
+        log1p=log1p,
     )
 
 
