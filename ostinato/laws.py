@@ -281,16 +281,21 @@ def round_trip(case: Case) -> None:
 
 
 def precision(case: Case) -> None:
-    """float32 agrees with float64 to 1e-3 of the output's size, bfloat16 to 0.15; states stay in float32 or better."""
+    """float32 agrees with float64 to 1e-3 of the output's size, bfloat16 to 0.15, as weights or by autocast.
+
+    States stay in float32 or better.
+    """
     exact = case.build()
     x = case.sequence(exact)
     y = exact(x)[0]
-    for dtype, tolerance in ((torch.float32, 1e-3), (torch.bfloat16, 0.15)):
-        module = case.build(dtype)
-        low, state = module(x.to(dtype) if x.is_floating_point() else x)
-        assert low.dtype == dtype, f"{dtype} in, {low.dtype} out"
+    for dtype, tolerance in ((torch.float32, 1e-3), (torch.bfloat16, 0.15), (None, 0.15)):
+        module = case.build(dtype or torch.float32)
+        x_ = x.to(dtype or torch.float32) if x.is_floating_point() else x
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is None):
+            low, state = module(x_)
+        assert dtype is None or low.dtype == dtype, f"{dtype} in, {low.dtype} out"
         error = ((low.double() - y).norm() / y.norm()).item()
-        assert error < tolerance, f"{dtype} is off by {error:.2g} of the size of the output"
+        assert error < tolerance, f"{dtype or 'autocast'} is off by {error:.2g} of the size of the output"
         for part in leaves(state):
             assert not part.is_floating_point() or part.dtype in (torch.float32, torch.float64), (
                 f"a state is {part.dtype}"

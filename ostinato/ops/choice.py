@@ -45,16 +45,16 @@ def choose(forms: Mapping[str, Callable[..., Any]], suits: str) -> Callable[...,
     name = _forced.get() or suits
     if name not in forms:
         raise ValueError(f"this op has no form {name!r} here; it has: {', '.join(forms)}")
-    return _in_given_types(forms[name]) if _autocasts() else forms[name]
+    return in_given_types(forms[name])
 
 
-def _autocasts() -> bool:
-    return any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+def in_given_types(form: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, computing in the types it is given: autocast is off inside."""
 
-
-def _in_given_types(form: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(form)
     def run(*arguments: Any, **keywords: Any) -> Any:
+        if not any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")):
+            return form(*arguments, **keywords)
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             return form(*arguments, **keywords)
 

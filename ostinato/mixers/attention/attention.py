@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.norms import RMSNorm
 from ostinato.layers.positions import document_positions, rotary_angles, rotary_frequencies, rotate
 from ostinato.ops.attention import attention
 from ostinato.registry import register
@@ -77,8 +78,8 @@ class Attention(Mixer):
         self.rope = rope
         self.theta = theta
         self.project_in = nn.Linear(dim, (heads + 2 * kv_heads) * head_dim, bias=bias)
-        self.q_norm = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else None
-        self.k_norm = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else None
+        self.q_norm = RMSNorm(head_dim, eps=1e-6) if qk_norm else None
+        self.k_norm = RMSNorm(head_dim, eps=1e-6) if qk_norm else None
         self.project_out = nn.Linear(heads * head_dim, dim, bias=bias)
 
     def initial_state(self, batch: int) -> AttentionState:
@@ -117,7 +118,8 @@ class Attention(Mixer):
         drop = 0 if self.window is None else max(0, past + T - self.window + 1)
         if reset is not None:  # what no row will ever see again
             drop = max(drop, int(live.any(0).int().argmax()))
-        after = AttentionState(*(_without(part, drop) for part in (k, v, live)), position[:, -1] + 1)
+        k, v, live = (_without(part, drop) for part in (k, v, live))
+        after = AttentionState(k, v, live, position[:, -1] + 1)
         return self.project_out(y.flatten(-2)), after
 
     def encode(self, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
