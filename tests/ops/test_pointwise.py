@@ -1,5 +1,8 @@
 """Norms and gates: every form against its formula, values and gradients."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -78,3 +81,32 @@ def test_nan_stays_nan():
     y = NORM_FORMS["cpu"](x, torch.ones(32), None, 1e-5)
     assert y[1].isnan().all()
     assert y[[0, 2, 3]].isfinite().all()
+
+
+def test_kernels_run_where_nothing_can_be_kept_on_disk(tmp_path):
+    """One line, no exception: Numba refuses to cache when neither the package nor the user's cache can be written to."""
+    script = (
+        "import numba.core.caching as c\n"
+        "c.CacheImpl._locator_classes = []\n"
+        "import torch; from ostinato.ops.pointwise import SWIGLU_FORMS as f\n"
+        "print(f['cpu'](torch.ones(2, 32)).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "torch.Size([2, 16])"
+    assert done.stderr.strip().splitlines() == [
+        "ostinato: CPU kernels are compiled again in each process; set NUMBA_CACHE_DIR to a folder to keep them"
+    ]
+
+
+def test_without_numba_everything_works_through_torch():
+    script = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import torch, ostinato\n"
+        "model = ostinato.LanguageModel(256, 64, layers=2, pattern=['gla', 'mamba', 'gated_deltanet'])\n"
+        "model.loss(torch.randint(256, (2, 64))).backward(); print('done')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "done"
+    assert done.stderr.count("no CPU kernels, torch is used instead") == 1

@@ -28,7 +28,7 @@ from numba.extending import overload, register_jitable
 from torch import Tensor
 
 from ostinato.kernels.cpu.launch import VERSION, flat, threads
-from ostinato.kernels.cpu.simd import OPERATIONS, scalar
+from ostinato.kernels.cpu.simd import OPERATIONS, scalar, transpose_16
 
 STEPS = 32
 """Steps between saved states."""
@@ -294,9 +294,9 @@ def _backward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
                 for j in range(0, V, COLUMNS):
                     rows = min(COLUMNS, V - j)
                     begin = (head * saved + m) * K * V + j
-                    for i in range(K):
-                        for row in range(rows):
-                            states[row * K + i] = begins[begin + i * V + row]
+                    for i in range(0, K, 16):
+                        for row in range(0, rows, 16):
+                            transpose_16(begins, begin + i * V + row, V, states, row * K + i, K)
                     walk_back(
                         lanes, decays, low_rank, (q, k, v, a, b, w, beta, r, d_y),
                         (x[0], x[1], x[2] + j, x[3], x[4], x[5], x[6], x[7] + j, x[8] + j),

@@ -1,9 +1,12 @@
 """What every launch of a CPU kernel needs: flat views of tensors, the number of threads, a version for the cache."""
 
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -13,6 +16,24 @@ from torch import Tensor
 VERSION = zlib.crc32(Path(__file__).with_name("simd.py").read_bytes())
 """A kernel's place in Numba's cache depends on its own file and on what it closes over: this number, so that a change of
 the vector operations is noticed too."""
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a kernel at its first call, for all threads, and keep the machine code on disk.
+
+    Where no folder for that can be written to, it is compiled again in each process, and one line says so.
+    """
+    options = dict(parallel=True, nogil=True)
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        _say_once("ostinato: CPU kernels are compiled again in each process; set NUMBA_CACHE_DIR to a folder to keep them")
+        return numba.njit(**options)(function)
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def flat(x: Tensor) -> tuple[np.ndarray, tuple[int, int, int]]:

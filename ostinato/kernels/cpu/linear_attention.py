@@ -26,7 +26,7 @@ from numba import njit, prange
 from numba.extending import overload
 from torch import Tensor
 
-from ostinato.kernels.cpu.launch import VERSION, flat, threads
+from ostinato.kernels.cpu.launch import VERSION, flat, kernel, threads
 from ostinato.kernels.cpu.simd import OPERATIONS, scalar
 
 STEPS = 64
@@ -94,7 +94,7 @@ def _sweep(decays: int, backwards: bool) -> Callable[..., None]:
     version, per_row, per_column = VERSION, int(decays == ROW), int(decays == COLUMN)
     sign = -1 if backwards else 1
 
-    @njit(parallel=True, nogil=True, cache=True)
+    @kernel
     def sweep(q, k, v, a, y, S, strides, B, T, H, K, V):
         # strides: for q k v a y the distance between rows of the batch, steps and heads
         for item in prange(B * H):
@@ -131,7 +131,7 @@ def _sweep(decays: int, backwards: bool) -> Callable[..., None]:
     return sweep
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@kernel
 def _gate_gradient(q, d_q, k, d_k, a, end, out, strides, B, T, H, K, per_channel):
     # the running sum is kept in float64: it is a small difference of large terms
     for item in prange(B * H):

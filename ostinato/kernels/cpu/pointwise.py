@@ -13,7 +13,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from ostinato.kernels.cpu.launch import VERSION, threads
+from ostinato.kernels.cpu.launch import VERSION, kernel, threads
 from ostinato.kernels.cpu.simd import OPERATIONS, scalar
 
 SLABS = 16
@@ -34,7 +34,7 @@ def _make_rms_norm(gated: bool) -> Any:
     version = VERSION
     with_gate = int(gated)
 
-    @njit(parallel=True, nogil=True, cache=True)
+    @kernel
     def forward(x, w, g, y, r, rows, inner, N, outer_stride, inner_stride, eps):
         # the gate is a slice of a projection: its row i is at (i // inner) outer_stride + (i % inner) inner_stride
         for slab in prange(SLABS):
@@ -54,7 +54,7 @@ def _make_rms_norm(gated: bool) -> Any:
                     _store(y, at + n, value)
         return version
 
-    @njit(parallel=True, nogil=True, cache=True)
+    @kernel
     def backward(x, w, g, r, d_y, d_x, d_w, d_g, rows, inner, N, outer_stride, inner_stride):
         for slab in prange(SLABS):
             u = np.empty(N, np.float32)
@@ -170,7 +170,7 @@ def _norm_gradients(ctx: Any, d_y: Tensor, d_r: Tensor) -> tuple[Tensor | None, 
 rms_norm.register_autograd(_norm_gradients, setup_context=_save_norm)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@kernel
 def _swiglu_forward(x, y, rows, N):
     for slab in prange(SLABS):
         for i in range(rows * slab // SLABS, rows * (slab + 1) // SLABS):
@@ -179,7 +179,7 @@ def _swiglu_forward(x, y, rows, N):
                 _store(y, i * N + n, _mul(_mul(g, _sigmoid(g)), _load(x, i * 2 * N + N + n)))
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@kernel
 def _swiglu_backward(x, d_y, d_x, rows, N):
     for slab in prange(SLABS):
         for i in range(rows * slab // SLABS, rows * (slab + 1) // SLABS):

@@ -20,29 +20,14 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
 from numba.core.extending import intrinsic
-from numba.extending import overload
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ostinato.kernels.cpu.launch import VERSION, flat, threads
+from ostinato.kernels.cpu.cells import GRU, HEARING, KINDS, MEMORY, SAVED, VERSION, back, step
+from ostinato.kernels.cpu.launch import flat, threads
 from ostinato.kernels.cpu.simd import FLOAT, INT, OPERATIONS
 
-LSTM, GRU, SLSTM, SLSTM_EXP = range(4)
-KINDS = {"lstm": LSTM, "gru": GRU, "slstm": SLSTM, "slstm exp": SLSTM_EXP}
-
-SAVED = {LSTM: "ifgo", GRU: "rzan", SLSTM: "ifzou", SLSTM_EXP: "ifzo"}
-"""a is what n hears of h; the sigmoid of the sLSTM needs its u = f before it was opened."""
-
-HEARING = {LSTM: 4, GRU: 3, SLSTM: 4, SLSTM_EXP: 4}
-"""How many of these hear h: the first ones."""
-
-_op = OPERATIONS[16]
-_load, _store, _splat, _fma, _mul, _add, _sub = _op.load, _op.store, _op.splat, _op.fma, _op.mul, _op.add, _op.sub
-_div, _exp, _maximum, _sigmoid, _tanh, _log1p = _op.div, _op.exp, _op.maximum, _op.sigmoid, _op.tanh, _op.log1p
-
-
-MEMORY = {LSTM: 1, GRU: 0, SLSTM: 2, SLSTM_EXP: 2}
-"""Parts of the state that decay and add; that of the GRU is h itself."""
+_load, _store, _add, _splat = OPERATIONS[16].load, OPERATIONS[16].store, OPERATIONS[16].add, OPERATIONS[16].splat
 
 
 @intrinsic(prefer_literal=True)
@@ -80,136 +65,16 @@ def product(typing: Any, rows: Any, lanes: Any, x: Any, x_step: Any, n: Any, R: 
     return types.void(rows, lanes, x, types.intp, types.intp, R, types.intp, y, types.intp, types.intp), generate
 
 
-@njit(inline="always")
-def _log_sigmoid(x: Any) -> Any:
-    zero = _splat(np.float32(0))
-    minus = _sub(zero, x)
-    return _sub(zero, _add(_maximum(minus, zero), _log1p(_exp(_sub(zero, _maximum(x, minus))))))
-
-
-def step(kind, x, x_at, x_step, heard, heard_at, bias, bias_at, h, c, at, part, m, m_at, saved, s_at, s_step, K):
-    """One step of one row: h, c and m are written over; c has parts at a distance `part`."""
-    raise NotImplementedError("only inside a kernel")
-
-
-def _lstm(kind, x, x_at, x_step, heard, heard_at, bias, bias_at, h, c, at, part, m, m_at, saved, s_at, s_step, K):
+@njit
+def _copy(x, x_at, y, y_at, K):
     for k in range(0, K, 16):
-        i = _sigmoid(_add(_load(x, x_at + k), _load(heard, heard_at + k)))
-        f = _sigmoid(_add(_load(x, x_at + x_step + k), _load(heard, heard_at + K + k)))
-        g = _tanh(_add(_load(x, x_at + 2 * x_step + k), _load(heard, heard_at + 2 * K + k)))
-        o = _sigmoid(_add(_load(x, x_at + 3 * x_step + k), _load(heard, heard_at + 3 * K + k)))
-        after = _fma(f, _load(c, at + k), _mul(i, g))
-        _store(c, at + k, after)
-        _store(h, at + k, _mul(o, _tanh(after)))
-        _store(saved, s_at + k, i)
-        _store(saved, s_at + s_step + k, f)
-        _store(saved, s_at + 2 * s_step + k, g)
-        _store(saved, s_at + 3 * s_step + k, o)
+        _store(y, y_at + k, _load(x, x_at + k))
 
 
-def _gru(kind, x, x_at, x_step, heard, heard_at, bias, bias_at, h, c, at, part, m, m_at, saved, s_at, s_step, K):
+@njit
+def _fill(value, y, y_at, K):
     for k in range(0, K, 16):
-        r = _sigmoid(_add(_load(x, x_at + k), _load(heard, heard_at + k)))
-        z = _sigmoid(_add(_load(x, x_at + x_step + k), _load(heard, heard_at + K + k)))
-        a = _add(_load(bias, bias_at + k), _load(heard, heard_at + 2 * K + k))
-        n = _tanh(_fma(r, a, _load(x, x_at + 2 * x_step + k)))
-        # (1 - z) n + z h, which is h where z = 1 and n where z = 0
-        after = _fma(z, _load(h, at + k), _mul(_sub(_splat(np.float32(1)), z), n))
-        _store(h, at + k, after)
-        _store(saved, s_at + k, r)
-        _store(saved, s_at + s_step + k, z)
-        _store(saved, s_at + 2 * s_step + k, a)
-        _store(saved, s_at + 3 * s_step + k, n)
-
-
-def _slstm(kind, x, x_at, x_step, heard, heard_at, bias, bias_at, h, c, at, part, m, m_at, saved, s_at, s_step, K):
-    for k in range(0, K, 16):
-        i = _add(_load(x, x_at + k), _load(heard, heard_at + k))
-        u = _add(_load(x, x_at + x_step + k), _load(heard, heard_at + K + k))
-        z = _tanh(_add(_load(x, x_at + 2 * x_step + k), _load(heard, heard_at + 2 * K + k)))
-        o = _sigmoid(_add(_load(x, x_at + 3 * x_step + k), _load(heard, heard_at + 3 * K + k)))
-        f = _add(_log_sigmoid(u) if kind == SLSTM else u, _load(m, m_at + k))
-        scale = _maximum(f, i)
-        i, f = _exp(_sub(i, scale)), _exp(_sub(f, scale))
-        c_k = _fma(f, _load(c, at + k), _mul(i, z))
-        n_k = _fma(f, _load(c, at + part + k), i)
-        _store(m, m_at + k, scale)
-        _store(c, at + k, c_k)
-        _store(c, at + part + k, n_k)
-        _store(h, at + k, _mul(o, _div(c_k, n_k)))
-        _store(saved, s_at + k, i)
-        _store(saved, s_at + s_step + k, f)
-        _store(saved, s_at + 2 * s_step + k, z)
-        _store(saved, s_at + 3 * s_step + k, o)
-        if kind == SLSTM:
-            _store(saved, s_at + 4 * s_step + k, u)
-
-
-@overload(step, prefer_literal=True)
-def _step(kind, x, x_at, x_step, heard, heard_at, bias, bias_at, h, c, at, part, m, m_at, saved, s_at, s_step, K):
-    return {LSTM: _lstm, GRU: _gru, SLSTM: _slstm, SLSTM_EXP: _slstm}[kind.literal_value]
-
-
-def back(kind, saved, s_at, s_step, before, now, now_at, now_step, d_h, h_at, d_c, at, part, d, d_at, K):
-    """The gradients of one row's gates, as many as are saved or 4, in d; from d h and d c; d c becomes that before."""
-    raise NotImplementedError("only inside a kernel")
-
-
-def _lstm_back(kind, saved, s_at, s_step, before, now, now_at, now_step, d_h, h_at, d_c, at, part, d, d_at, K):
-    one = _splat(np.float32(1))
-    for k in range(0, K, 16):
-        i, f = _load(saved, s_at + k), _load(saved, s_at + s_step + k)
-        g, o = _load(saved, s_at + 2 * s_step + k), _load(saved, s_at + 3 * s_step + k)
-        seen, d_k = _tanh(_load(now, now_at + k)), _load(d_h, h_at + k)
-        d_o = _mul(d_k, seen)
-        d_memory = _fma(_mul(d_k, o), _sub(one, _mul(seen, seen)), _load(d_c, at + k))
-        _store(d, d_at + k, _mul(_mul(d_memory, g), _mul(i, _sub(one, i))))
-        _store(d, d_at + K + k, _mul(_mul(d_memory, _load(before, at + k)), _mul(f, _sub(one, f))))
-        _store(d, d_at + 2 * K + k, _mul(_mul(d_memory, i), _sub(one, _mul(g, g))))
-        _store(d, d_at + 3 * K + k, _mul(d_o, _mul(o, _sub(one, o))))
-        _store(d_c, at + k, _mul(d_memory, f))
-
-
-def _gru_back(kind, saved, s_at, s_step, before, now, now_at, now_step, d_h, h_at, d_c, at, part, d, d_at, K):
-    one = _splat(np.float32(1))
-    for k in range(0, K, 16):
-        r, z = _load(saved, s_at + k), _load(saved, s_at + s_step + k)
-        a, n = _load(saved, s_at + 2 * s_step + k), _load(saved, s_at + 3 * s_step + k)
-        d_k = _add(_load(d_h, h_at + k), _load(d_c, at + k))
-        kept = _sub(one, z)
-        d_n = _mul(_mul(d_k, kept), _sub(one, _mul(n, n)))
-        _store(d, d_at + k, _mul(_mul(d_n, a), _mul(r, _sub(one, r))))
-        _store(d, d_at + K + k, _mul(_mul(d_k, _sub(_load(before, at + k), n)), _mul(z, kept)))
-        _store(d, d_at + 2 * K + k, _mul(d_n, r))
-        _store(d, d_at + 3 * K + k, d_n)
-        _store(d_c, at + k, _mul(d_k, z))
-
-
-def _slstm_back(kind, saved, s_at, s_step, before, now, now_at, now_step, d_h, h_at, d_c, at, part, d, d_at, K):
-    one, zero = _splat(np.float32(1)), _splat(np.float32(0))
-    for k in range(0, K, 16):
-        i, f = _load(saved, s_at + k), _load(saved, s_at + s_step + k)
-        z, o = _load(saved, s_at + 2 * s_step + k), _load(saved, s_at + 3 * s_step + k)
-        n, d_k = _load(now, now_at + now_step + k), _load(d_h, h_at + k)
-        mean = _div(_load(now, now_at + k), n)
-        read = _mul(d_k, _div(o, n))
-        of_c = _add(_load(d_c, at + k), read)
-        of_n = _fma(_sub(zero, read), mean, _load(d_c, at + part + k))
-        slope = f
-        if kind == SLSTM:
-            slope = _mul(f, _sigmoid(_sub(zero, _load(saved, s_at + 4 * s_step + k))))
-        forgotten = _fma(of_c, _load(before, at + k), _mul(of_n, _load(before, at + part + k)))
-        _store(d, d_at + k, _mul(i, _fma(of_c, z, of_n)))
-        _store(d, d_at + K + k, _mul(slope, forgotten))
-        _store(d, d_at + 2 * K + k, _mul(_mul(of_c, i), _sub(one, _mul(z, z))))
-        _store(d, d_at + 3 * K + k, _mul(_mul(d_k, mean), _mul(o, _sub(one, o))))
-        _store(d_c, at + k, _mul(of_c, f))
-        _store(d_c, at + part + k, _mul(of_n, f))
-
-
-@overload(back, prefer_literal=True)
-def _back(kind, saved, s_at, s_step, before, now, now_at, now_step, d_h, h_at, d_c, at, part, d, d_at, K):
-    return {LSTM: _lstm_back, GRU: _gru_back, SLSTM: _slstm_back, SLSTM_EXP: _slstm_back}[kind.literal_value]
+        _store(y, y_at + k, _splat(np.float32(value)))
 
 
 @cache
@@ -227,33 +92,29 @@ def _sweeps(kind: int, rows: int) -> tuple[Callable[..., None], Callable[..., No
             n = min(rows, B - first)
             h, c, heard = np.zeros(part, np.float32), np.zeros(2 * part, np.float32), np.zeros(rows * N, np.float32)
             for row in range(n):
-                h[row * K : row * K + K] = h_0[first + row, head]
+                _copy(h_0, ((first + row) * H + head) * K, h, row * K, K)
                 for s in range(parts):
-                    c[s * part + row * K : s * part + row * K + K] = c_0[first + row, s, head]
+                    _copy(c_0, (((first + row) * parts + s) * H + head) * K, c, s * part + row * K, K)
             for t in range(T):
                 for row in range(n):
                     if reset[first + row, t]:
-                        h[row * K : row * K + K] = 0
+                        _fill(0, h, row * K, K)
                         for s in range(parts):
-                            c[s * part + row * K : s * part + row * K + K] = 0
+                            _fill(0, c, s * part + row * K, K)
                         if parts == 2:
-                            m_at = ((first + row) * H + head) * K
-                            m[m_at : m_at + K] = -np.inf
+                            _fill(-np.inf, m, ((first + row) * H + head) * K, K)
                 for j in range(0, N, lanes):
                     product(rows, lanes, h, K, K, R, (head * N + j) * K, heard, j, N)
                 for row in range(n):
-                    b = first + row
+                    b, at = first + row, row * K
                     x_at = b * x_steps[0] + t * x_steps[1] + head * x_steps[3]
                     s_at = ((b * s_time + min(t, s_time - 1)) * of_saved * H + head) * K
-                    step(kind, x, x_at, x_steps[2], heard, row * N, bias, head * K, h, c, row * K, part,
+                    step(kind, x, x_at, x_steps[2], heard, row * N, bias, head * K, h, c, at, part,
                          m, (b * H + head) * K, saved, s_at, H * K, K)  # fmt: skip
-                    y_at = ((b * T + t) * H + head) * K
-                    for k in range(0, K, 16):
-                        _store(y, y_at + k, _load(h, row * K + k))
+                    _copy(h, at, y, ((b * T + t) * H + head) * K, K)
                     for s in range(parts):
                         c_at = (((b * c_time + min(t, c_time - 1)) * parts + s) * H + head) * K
-                        for k in range(0, K, 16):
-                            _store(c_all, c_at + k, _load(c, s * part + row * K + k))
+                        _copy(c, s * part + at, c_all, c_at, K)
         return version
 
     memories = parts + is_gru
@@ -269,49 +130,45 @@ def _sweeps(kind: int, rows: int) -> tuple[Callable[..., None], Callable[..., No
             d_c, before = np.zeros(memories * part, np.float32), np.zeros(memories * part, np.float32)
             for row in range(n):
                 for s in range(memories):
-                    d_c[s * part + row * K : s * part + row * K + K] = d_c_0[first + row, s, head]
+                    _copy(d_c_0, (((first + row) * memories + s) * H + head) * K, d_c, s * part + row * K, K)
             for t in range(T - 1, -1, -1):
                 for row in range(n):
-                    b = first + row
-                    begins, at = reset[b, t], row * K
+                    b, at = first + row, row * K
                     y_at = b * y_steps[0] + t * y_steps[1] + head * y_steps[2]
                     for k in range(0, K, 16):
                         _store(d_h, row * N + k, _add(_load(d_h, row * N + k), _load(d_y, y_at + k)))
-                    c_at, c_step = ((b * T + t) * memories * H + head) * K, memories * H * K
+                    c_at = ((b * T + t) * memories * H + head) * K
                     for s in range(memories):
-                        into, of = s * part + at, c_at - c_step + s * H * K
-                        if begins:
-                            before[into : into + K] = 0
+                        if reset[b, t]:
+                            _fill(0, before, s * part + at, K)
                         elif t == 0:
-                            before[into : into + K] = c_0[b, s, head]
+                            _copy(c_0, ((b * memories + s) * H + head) * K, before, s * part + at, K)
                         else:
-                            for k in range(0, K, 16):
-                                _store(before, into + k, _load(c_all, of + k))
-                    s_at = ((b * T + t) * of_saved * H + head) * K
+                            _copy(c_all, c_at + (s - memories) * H * K, before, s * part + at, K)
+                    s_at, d_at = ((b * T + t) * of_saved * H + head) * K, row * 4 * K
                     back(kind, saved, s_at, H * K, before, c_all, c_at, H * K, d_h, row * N, d_c, at, part,
-                         d, row * 4 * K, K)  # fmt: skip
+                         d, d_at, K)  # fmt: skip
                     x_at = ((b * T + t) * hearing * H + head) * K
                     for g in range(hearing):
-                        of = row * 4 * K + (3 * K if is_gru and g == 2 else g * K)
-                        for k in range(0, K, 16):
-                            _store(d_x, x_at + g * H * K + k, _load(d, of + k))
+                        of = 3 if is_gru and g == 2 else g
+                        _copy(d, d_at + of * K, d_x, x_at + g * H * K, K)
                     if is_gru:
-                        for k in range(0, K, 16):
-                            _store(d_a, ((b * T + t) * H + head) * K + k, _load(d, row * 4 * K + 2 * K + k))
+                        _copy(d, d_at + 2 * K, d_a, ((b * T + t) * H + head) * K, K)
                 for j in range(0, N, lanes):
                     product(rows, lanes, d, 4 * K, hearing * K, R, (head * N + j) * hearing * K, d_h, j, N)
                 for row in range(n):
                     if reset[first + row, t]:
-                        d_h[row * N : row * N + N] = 0
+                        _fill(0, d_h, row * N, K)
                         for s in range(memories):
-                            d_c[s * part + row * K : s * part + row * K + K] = 0
+                            _fill(0, d_c, s * part + row * K, K)
             for row in range(n):
-                for k in range(K):
-                    d_h_0[first + row, head, k] = d_h[row * N + k]
+                for k in range(0, K, 16):
+                    d_k = _load(d_h, row * N + k)
                     if is_gru:
-                        d_h_0[first + row, head, k] += d_c[row * K + k]
-                    for s in range(parts):
-                        d_c_0[first + row, s, head, k] = d_c[s * part + row * K + k]
+                        d_k = _add(d_k, _load(d_c, row * K + k))
+                    _store(d_h_0, ((first + row) * H + head) * K + k, d_k)
+                for s in range(parts):
+                    _copy(d_c, s * part + row * K, d_c_0, (((first + row) * parts + s) * H + head) * K, K)
         return version
 
     return forward, backward
@@ -341,12 +198,12 @@ def _numbers(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return flat(x)[0], np.array(x.stride())
 
 
-def _array(x: Tensor) -> np.ndarray:
-    return x.detach().contiguous().numpy()
+def _flat(x: Tensor) -> np.ndarray:
+    return x.detach().contiguous().view(-1).numpy()
 
 
 def _begins(reset: Tensor | None, B: int, T: int) -> np.ndarray:
-    return _array(torch.zeros(B, T, dtype=torch.bool) if reset is None else reset)
+    return (torch.zeros(B, T, dtype=torch.bool) if reset is None else reset).numpy()
 
 
 @torch.library.custom_op("ostinato::gated_cell", mutates_args=(), device_types="cpu")
@@ -371,8 +228,8 @@ def gated_cell(
     packed = _packed(R.detach(), _lanes(rows))
     with threads():
         _sweeps(cell, rows)[0](
-            *_numbers(x), packed.view(-1).numpy(), _array(x.new_zeros(1) if bias is None else bias).reshape(-1),
-            _begins(reset, B, T), _array(h), _array(memory), scale.view(-1).numpy(), y.view(-1).numpy(),
+            *_numbers(x), packed.view(-1).numpy(), _flat(x.new_zeros(1) if bias is None else bias),
+            _begins(reset, B, T), _flat(h), _flat(memory), scale.view(-1).numpy(), y.view(-1).numpy(),
             gates.view(-1).numpy(), kept, memories.view(-1).numpy(), kept, B, T, H, K, packed[0, :, 0].numel(),
         )  # fmt: skip
     return y, memories[:, -1].clone(), scale, gates, memories
@@ -405,9 +262,9 @@ def gated_cell_backward(
     d_memory = d_memory.clone(memory_format=torch.contiguous_format)
     with threads():
         _sweeps(cell, rows)[1](
-            gates.view(-1).numpy(), packed.view(-1).numpy(), _begins(reset, B, T), _array(memory),
-            _array(memories).reshape(-1), *_numbers(d_y), d_x.view(-1).numpy(), d_a.view(-1).numpy(), d_h.numpy(),
-            d_memory.numpy(), B, T, H, K, packed[0, :, 0].numel(),
+            gates.view(-1).numpy(), packed.view(-1).numpy(), _begins(reset, B, T), _flat(memory),
+            _flat(memories), *_numbers(d_y), d_x.view(-1).numpy(), d_a.view(-1).numpy(), d_h.view(-1).numpy(),
+            d_memory.view(-1).numpy(), B, T, H, K, packed[0, :, 0].numel(),
         )  # fmt: skip
     before = torch.cat([h[:, None], y[:, :-1]], 1)
     if reset is not None:
@@ -436,7 +293,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, R, bias, reset, h, memory, _, ctx.kind, saved = inputs
+    _, R, bias, reset, h, memory, _, ctx.kind, _ = inputs
     y, _, scale, gates, memories = output
     ctx.mark_non_differentiable(scale, gates, memories)
     ctx.has_bias = bias is not None

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.extending import intrinsic, models, register_model
 
@@ -57,6 +57,46 @@ def _call(builder: Any, name: str, kind: ir.VectorType, *arguments: Any) -> Any:
     return builder.call(function, arguments)
 
 
+def _read_16(
+    context: Any, builder: Any, signature: Any, array: Any, index: Any, step: Any, kind: ir.VectorType
+) -> list[Any]:
+    """16 vectors from the array that is the first argument, one every `step` numbers."""
+    vectors = []
+    for i in range(16):
+        at = builder.add(index, builder.mul(ir.Constant(index.type, i), step))
+        address = _address(context, builder, signature.args[0], array, at)
+        vectors.append(builder.load(builder.bitcast(address, kind.as_pointer())))
+        vectors[-1].align = 4
+    return vectors
+
+
+def _exchange(builder: Any, vectors: list[Any], width: int) -> list[tuple[Any, Any]]:
+    """For a and b, half the list apart: lower halves of their groups of 2 width lanes by turns, and the upper halves."""
+    low = [at + lane for group in range(0, 16, 2 * width) for at in (group, 16 + group) for lane in range(width)]
+    masks = [ir.Constant(ir.VectorType(INT, 16), part) for part in (low, [i + width for i in low])]
+    pairs = zip(vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :], strict=True)
+    return [tuple(builder.shuffle_vector(a, b, mask) for mask in masks) for a, b in pairs]
+
+
+@intrinsic
+def transpose_16(typing: Any, array: Any, index: Any, step: Any, out: Any, out_index: Any, out_step: Any) -> Any:
+    """16 rows of 16 numbers, `step` apart, written as columns: rows of `out`, `out_step` apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(FLOAT, 16)
+        sets = [_read_16(context, builder, signature, *arguments[:3], kind)]
+        for width in (8, 4, 2, 1):
+            exchanged = [_exchange(builder, vectors, width) for vectors in sets]
+            sets = [[pair[half] for pair in pairs] for pairs in exchanged for half in (0, 1)]
+        for i, (vector,) in enumerate(sets):
+            at = builder.add(arguments[4], builder.mul(ir.Constant(arguments[4].type, i), arguments[5]))
+            address = _address(context, builder, signature.args[3], arguments[3], at)
+            builder.store(vector, builder.bitcast(address, kind.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, out, types.intp, types.intp), generate
+
+
 def _lanes_of(lanes: int) -> SimpleNamespace:
     """The operations on vectors of that many lanes."""
     vector = Vector(lanes)
@@ -65,6 +105,39 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
 
     def constant(value: float) -> ir.Constant:
         return ir.Constant(kind, [value] * lanes)
+
+    def horner(builder: Any, x: Any, *coefficients: float) -> Any:
+        value = constant(coefficients[0])
+        for coefficient in coefficients[1:]:
+            value = _call(builder, "fma", kind, value, x, constant(coefficient))
+        return value
+
+    def reduced(builder: Any, x: Any) -> tuple[Any, Any]:
+        """n and r, with x = n log 2 + r and |r| <= log(2) / 2."""
+        n = _call(builder, "rint", kind, builder.fmul(x, constant(1.4426950408889634)))
+        r = _call(builder, "fma", kind, n, constant(-0.693145751953125), x)
+        return n, _call(builder, "fma", kind, n, constant(-1.428606765330187e-06), r)
+
+    def power_of_two(builder: Any, n: Any, times: Any) -> Any:
+        """2^n times a number, written in the exponent bits."""
+        bits = builder.shl(builder.fptosi(n, ints), ir.Constant(ints, [23] * lanes))
+        return builder.bitcast(builder.add(builder.bitcast(times, ints), bits), kind)
+
+    def exponential(builder: Any, x: Any) -> Any:
+        # comparisons with what is not a number fail: it stays
+        for limit, beyond in ((-88.0, ">"), (89.0, "<")):
+            x = builder.select(builder.fcmp_ordered(beyond, constant(limit), x), constant(limit), x)
+        # at 1.5 2^23 the unit in the last place is 1: there n + 127 is in the last bits, and these, shifted to the exponent,
+        # are 2^n, which is 0 for n = -127 and infinity for n = 128
+        base = constant(1.5 * 2**23 + 127)
+        n = _call(builder, "fma", kind, x, constant(1.4426950408889634), base)
+        power = builder.bitcast(builder.shl(builder.bitcast(n, ints), ir.Constant(ints, [23] * lanes)), kind)
+        n = builder.fsub(n, base)
+        r = _call(builder, "fma", kind, n, constant(-0.693145751953125), x)
+        r = _call(builder, "fma", kind, n, constant(-1.428606765330187e-06), r)
+        # 1 + r + r^2 (...) with the least relative error where |r| <= log(2) / 2
+        curve = (0.00138145406, 0.00836874545, 0.041668389, 0.16666521, 0.49999994)
+        return builder.fmul(horner(builder, r, *curve, 1.0, 1.0), power)
 
     @intrinsic
     def load(typing: Any, array: Any, index: Any) -> Any:
@@ -85,6 +158,47 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
 
         return types.void(array, types.intp, vector), generate
 
+    def masked(builder: Any, name: str, result: Any, arguments: Any, count: Any) -> Any:
+        """A load or store of the first count lanes."""
+        count = builder.insert_element(ir.Constant(ints, ir.Undefined), builder.trunc(count, INT), ir.Constant(INT, 0))
+        count = builder.shuffle_vector(count, count, ir.Constant(ints, [0] * lanes))
+        chosen = builder.icmp_signed("<", ir.Constant(ints, list(range(lanes))), count)
+        arguments = [*arguments, ir.Constant(INT, 4), chosen, *([] if name == "store" else [constant(0.0)])]
+        function = ir.FunctionType(result, [argument.type for argument in arguments])
+        name = f"llvm.masked.{name}.v{lanes}f32.p0"
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
+
+    @intrinsic
+    def load_masked(typing: Any, array: Any, index: Any, count: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            address = _address(context, builder, signature.args[0], *arguments[:2])
+            return masked(builder, "load", kind, [builder.bitcast(address, kind.as_pointer())], arguments[2])
+
+        return vector(array, types.intp, types.intp), generate
+
+    @intrinsic
+    def store_masked(typing: Any, array: Any, index: Any, value: Any, count: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            address = _address(context, builder, signature.args[0], *arguments[:2])
+            pointer = builder.bitcast(address, kind.as_pointer())
+            masked(builder, "store", ir.VoidType(), [arguments[2], pointer], arguments[3])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, vector, types.intp), generate
+
+    @njit(inline="always")
+    def load_some(array: Any, index: int, count: int) -> Any:
+        """The next count numbers, zeros in the lanes beyond; a whole vector where that many or more are left."""
+        return load(array, index) if count >= lanes else load_masked(array, index, count)
+
+    @njit(inline="always")
+    def store_some(array: Any, index: int, value: Any, count: int) -> None:
+        """Write the first count lanes, or all where there are no more."""
+        if count >= lanes:
+            store(array, index, value)
+        else:
+            store_masked(array, index, value, count)
+
     @intrinsic
     def splat(typing: Any, x: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -100,6 +214,28 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
             return _call(builder, "fma", kind, *arguments)
 
         return vector(vector, vector, vector), generate
+
+    def complex_product(sign: int) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, b, c = arguments
+            orders = ([i & ~1 for i in range(lanes)], [i | 1 for i in range(lanes)], [i ^ 1 for i in range(lanes)])
+            even, odd, other = (ir.Constant(ints, order) for order in orders)
+            signs = ir.Constant(kind, [-sign, sign] * (lanes // 2))
+            imaginary = builder.fmul(builder.shuffle_vector(a, a, odd), signs)
+            part = _call(builder, "fma", kind, builder.shuffle_vector(a, a, even), b, c)
+            return _call(builder, "fma", kind, imaginary, builder.shuffle_vector(b, b, other), part)
+
+        return generate
+
+    @intrinsic
+    def complex_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+        """a b + c of complex numbers, real and imaginary parts in turn."""
+        return vector(vector, vector, vector), complex_product(1)
+
+    @intrinsic
+    def conjugate_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+        """conj(a) b + c of complex numbers, real and imaginary parts in turn."""
+        return vector(vector, vector, vector), complex_product(-1)
 
     @intrinsic
     def mul(typing: Any, a: Any, b: Any) -> Any:
@@ -149,65 +285,25 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
         """The sums of the lanes of 16 vectors that follow one another, as 16 lanes: a third of the work of 16 `total`s."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            def pick(a: Any, b: Any, indices: list[int]) -> Any:
-                return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT, len(indices)), indices))
-
-            def read(i: int) -> Any:
-                at = builder.add(arguments[1], ir.Constant(arguments[1].type, i * lanes))
-                address = _address(context, builder, signature.args[0], arguments[0], at)
-                value = builder.load(builder.bitcast(address, kind.as_pointer()))
-                value.align = 4
-                for width in (32, 16):
-                    if lanes > width:
-                        value = builder.fadd(*(pick(value, value, list(range(s, s + width))) for s in (0, width)))
-                return value
-
-            # n groups of lanes hold partial sums of n vectors: two such become one with twice as many groups, half as wide
-            vectors, width = [read(i) for i in range(16)], 16
-            while width > 1:
-                width //= 2
-                low = [
-                    at + lane
-                    for group in range(0, 16, 2 * width)
-                    for at in (group, 16 + group)
-                    for lane in range(width)
-                ]
-                pairs = zip(vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :], strict=True)
-                vectors = [builder.fadd(pick(a, b, low), pick(a, b, [i + width for i in low])) for a, b in pairs]
+            vectors = []
+            for value in _read_16(context, builder, signature, *arguments, ir.Constant(arguments[1].type, lanes), kind):
+                width = lanes
+                while width > 16:
+                    width //= 2
+                    low, high = ([ir.Constant(INT, i) for i in range(s, s + width)] for s in (0, width))
+                    masks = [ir.Constant(ir.VectorType(INT, width), part) for part in (low, high)]
+                    value = builder.fadd(*(builder.shuffle_vector(value, value, mask) for mask in masks))
+                vectors.append(value)
+            # a vector holds partial sums of n vectors: two become one that holds those of 2 n
+            for width in (8, 4, 2, 1):
+                vectors = [builder.fadd(low, high) for low, high in _exchange(builder, vectors, width)]
             return vectors[0]
 
         return Vector(16)(array, types.intp), generate
 
-    def reduced(builder: Any, x: Any) -> tuple[Any, Any]:
-        """n and r, x = n log 2 + r with |r| <= log(2) / 2."""
-        n = _call(builder, "rint", kind, builder.fmul(x, constant(1.4426950408889634)))
-        r = _call(builder, "fma", kind, n, constant(-0.693145751953125), x)
-        return n, _call(builder, "fma", kind, n, constant(-1.428606765330187e-06), r)
-
-    def horner(builder: Any, x: Any, *coefficients: float) -> Any:
-        value = constant(coefficients[0])
-        for coefficient in coefficients[1:]:
-            value = _call(builder, "fma", kind, value, x, constant(coefficient))
-        return value
-
-    def power_of_two(builder: Any, n: Any, times: Any) -> Any:
-        """2^n times a number, written in the exponent bits."""
-        bits = builder.shl(builder.fptosi(n, ints), ir.Constant(ints, [23] * lanes))
-        return builder.bitcast(builder.add(builder.bitcast(times, ints), bits), kind)
-
-    def exponential(builder: Any, x: Any) -> Any:
-        n, r = reduced(builder, x)
-        polynomial = horner(builder, r, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0)
-        small = builder.fcmp_ordered("<", x, constant(-87.0))
-        large = builder.fcmp_ordered(">", x, constant(88.7228))
-        outside = builder.or_(builder.or_(small, large), builder.fcmp_unordered("uno", x, x))
-        scaled = power_of_two(builder, builder.select(outside, constant(0.0), n), polynomial)
-        value = builder.select(small, constant(0.0), builder.select(large, constant(float("inf")), scaled))
-        return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
-
     @intrinsic
     def exp(typing: Any, x: Any) -> Any:
-        """e^x to 2 units in the last place; 0 below -87, where float32 has no normal number, infinity above 88.7."""
+        """e^x to 2 units in the last place; 0 below -87.7, where float32 has no normal number, infinity above 88.4."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return exponential(builder, *arguments)
@@ -227,7 +323,7 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
 
     @intrinsic
     def sigmoid(typing: Any, x: Any) -> Any:
-        """1 / (1 + e^-x) to 3 units in the last place; 0 below -88.7."""
+        """1 / (1 + e^-x) to 3 units in the last place; 0 below -88.4."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             e = exponential(builder, builder.fneg(*arguments))
@@ -271,8 +367,12 @@ def _lanes_of(lanes: int) -> SimpleNamespace:
         lanes=lanes,
         load=load,
         store=store,
+        load_some=load_some,
+        store_some=store_some,
         splat=splat,
         fma=fma,
+        complex_fma=complex_fma,
+        conjugate_fma=conjugate_fma,
         mul=mul,
         add=add,
         sub=sub,
