@@ -190,8 +190,8 @@ def _document_by_document(q: Tensor, k: Tensor, v: Tensor, reset: Tensor, scale:
         steps = torch.arange(int(length[rows].amax()), device=q.device)
         token = (start[rows, None] + steps).clamp(max=reset.numel() - 1)  # of shorter ones, too much at the end
         real = steps < length[rows, None]
-        parts = (x.index_select(0, token.flatten()).unflatten(0, token.shape) for x in (q, k, v))
-        y.append(_attend(*parts, None, scale, causal=True)[real])
+        q_, k_, v_ = (x.index_select(0, token.flatten()).unflatten(0, token.shape) for x in (q, k, v))
+        y.append(_attend(q_, k_, v_, None, scale, causal=True)[real])
         order.append(token[real])
     return torch.cat(y).index_select(0, torch.cat(order).argsort()).unflatten(0, reset.shape)
 

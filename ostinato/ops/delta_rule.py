@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, einsum
 from torch.autograd.function import once_differentiable
 
+from ostinato.kernels import cpu as kernels
 from ostinato.ops.choice import Forms, choose
 from ostinato.ops.chunks import Decay, chunk_length, chunks, unchunked
 from ostinato.registry import register
@@ -175,8 +176,50 @@ def dplr_chunked(
     return unchunked(y.transpose(0, 1), T), end
 
 
-FORMS: Forms = {"reference": reference, "torch": chunked}
-DPLR_FORMS: Forms = {"reference": dplr_reference, "torch": dplr_chunked}
+def kernel(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, S: Tensor) -> tuple[Tensor, Tensor]:
+    """The sweep over time of `ostinato.kernels.cpu.delta_rule`."""
+    return _run_kernel(q, k, v, None, None, beta, g, S)
+
+
+def dplr_kernel(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor | None, S: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The sweep over time of `ostinato.kernels.cpu.delta_rule`."""
+    return _run_kernel(q, k, v, a, b, None, g, S)
+
+
+def _run_kernel(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, beta: Tensor | None, g: Tensor | None, S: Tensor
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    (B, T, H, _), (K, V) = q.shape, S.shape[-2:]
+    if not _suits_kernel(S):
+        raise ValueError(
+            "the cpu form of the delta rule reads float32 on a CPU, K and V in multiples of 16; "
+            f"got {S.dtype} on {S.device}, K = {K}, V = {V}"
+        )
+    from ostinato.kernels.cpu.delta_rule import delta_rule as run
+
+    # the kernel trusts shapes; these change nothing, or say which of them is wrong
+    q, k, a, b = (x if x is None else x.expand(B, T, H, K) for x in (q, k, a, b))
+    v, S = v.expand(B, T, H, V), S.expand(B, H, K, V)
+    beta = beta if beta is None else beta.expand(B, T, H)
+    g = g if g is None else g.expand(B, T, H) if g.ndim == 3 else g.expand(B, T, H, K)
+    arguments = q, k, v, a, b, beta, g, S
+    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments)
+    return run(*arguments, save)[:2]
+
+
+def _suits_kernel(S: Tensor) -> bool:
+    return S.shape[-2] % 16 == 0 and S.shape[-1] % 16 == 0 and kernels.suits(S)
+
+
+def _suits(q: Tensor, S: Tensor) -> str:
+    """The quickest form."""
+    return "reference" if q.shape[1] == 1 else "cpu" if _suits_kernel(S) else "torch"
+
+
+FORMS: Forms = {"reference": reference, "torch": chunked, "cpu": kernel}
+DPLR_FORMS: Forms = {"reference": dplr_reference, "torch": dplr_chunked, "cpu": dplr_kernel}
 
 
 @register("op:gated_delta_rule", paper="gated_deltanet")
@@ -195,7 +238,7 @@ def delta_rule(
 
     Returns y (B, T, H, V) in the type of v and S after the last token.
     """
-    form = choose(FORMS, suits="reference" if q.shape[1] == 1 else "torch")
+    form = choose(FORMS, _suits(q, state))
     kind = state.dtype
     g = None if log_decay is None else log_decay.to(kind)
     y, after = form(q.to(kind), k.to(kind), v.to(kind), beta.to(kind), g, state)
@@ -218,7 +261,7 @@ def dplr(
 
     Returns y (B, T, H, V) in the type of v and S after the last token.
     """
-    form = choose(DPLR_FORMS, suits="reference" if q.shape[1] == 1 else "torch")
+    form = choose(DPLR_FORMS, _suits(q, state))
     kind = state.dtype
     g = None if log_decay is None else log_decay.to(kind)
     y, after = form(*(x.to(kind) for x in (q, k, v, a, b)), g, state)

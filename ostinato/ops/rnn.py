@@ -7,7 +7,8 @@
 
 `reference` is the definition, for any function as a cell. The torch form of a gated cell (`ostinato.ops.cells`) walks: one
 product with R and a handful of operations for each step, forwards and backwards; whatever does not wait for the step before
-(the derivatives of the gates, the gradient of R) is worked out for all steps at once.
+(the derivatives of the gates, the gradient of R) is worked out for all steps at once. The cpu form is a kernel, which does
+the same in one pass over time each way.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, einsum
 from torch.autograd.function import once_differentiable
 
+from ostinato.kernels import cpu as kernels
 from ostinato.ops.choice import Forms, choose
 from ostinato.registry import register
 
@@ -69,6 +71,10 @@ class GatedCell:
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         raise NotImplementedError
 
+    def kernel(self) -> tuple[str, Tensor | None] | None:
+        """The name of this cell among the kernels, and its bias; None where they do not know it."""
+        return None
+
     def gates(self, x: Tensor) -> Tensor:
         """The gates that a walk opens, those that hear h first: B T G H K."""
         return x
@@ -112,7 +118,7 @@ class _Walk(torch.autograd.Function):
         hs, memories, scales = h.unbind(0), memory.unbind(0), scale.unbind(0) if len(scale) else [scale] * T
         for t in range(T):
             before = hs[t], memories[t], scales[t]
-            if resets and resets[t]:
+            if reset is not None and resets[t]:
                 rows = reset[:, t, None]
                 before = (
                     before[0].masked_fill(rows, 0),
@@ -123,7 +129,8 @@ class _Walk(torch.autograd.Function):
             step(t, *before)
         ctx.cell, ctx.resets = cell, resets
         ctx.save_for_backward(R, reset, gates, h, memory, torch.stack(extra) if extra else gates.new_empty(0))
-        last = [part.transpose(0, 1) for part in (*memories[T].unbind(-2), *scale[T:])]
+        # of their own, so that who keeps the last state does not keep all of them
+        last = [part.transpose(0, 1).clone() for part in (*memories[T].unbind(-2), *scale[T:])]
         ctx.mark_non_differentiable(*last[cell.rows :])
         return h[1:].permute(2, 0, 1, 3), *last
 
@@ -185,10 +192,10 @@ def walked(cell: Cell, x: Tensor, state: State, reset: Tensor | None = None) -> 
     B = len(x)
     if 4 < B < 12 and B % 4 and x.device.type == "cpu":
         # MKL multiplies matrices of 5, 6, 7, 9, 10 or 11 rows in a way whose last bits depend on the number of threads
-        x, *state = (more_rows(part, -B % 4) for part in (x, *state))
+        x, state = more_rows(x, -B % 4), tuple(more_rows(part, -B % 4) for part in state)
         reset = reset if reset is None else more_rows(reset, -B % 4)
     y, *parts = _Walk.apply(cell, cell.gates(x), cell.R, reset, *state)
-    return y[:B], (y[:B, -1], *(part[:B] for part in parts))
+    return y[:B], (y[:B, -1].clone(), *(part[:B] for part in parts))
 
 
 def more_rows(part: Tensor, rows: int) -> Tensor:
@@ -196,7 +203,33 @@ def more_rows(part: Tensor, rows: int) -> Tensor:
     return torch.cat([part, part.new_zeros(rows, *part.shape[1:])])
 
 
-FORMS: Forms = {"reference": reference, "torch": walked}
+def swept(cell: Cell, x: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
+    """The same for a gated cell in the passes over time of `ostinato.kernels.cpu.rnn`."""
+    known = _kernel(cell, x, state)
+    if known is None or not isinstance(cell, GatedCell):
+        raise ValueError(
+            "the cpu form of a recurrence reads an LSTM, GRU or SLSTM, float32 on a CPU, and K in multiples of 16; "
+            f"got {type(cell).__name__}, {x.dtype} on {x.device}, K = {x.shape[-1]}"
+        )
+    from ostinato.kernels.cpu.rnn import gated_cell
+
+    (name, bias), (h, *parts) = known, state
+    memory = torch.stack(parts[: cell.rows], 1) if cell.rows else h.new_empty(len(h), 0, *h.shape[1:])
+    scale = parts[cell.rows].detach() if len(parts) > cell.rows else None
+    needed = [part for part in (x, cell.R, bias, *state) if part is not None and part.requires_grad]
+    save = torch.is_grad_enabled() and len(needed) > 0
+    y, memory, scale, *_ = gated_cell(x, cell.R, bias, reset, h, memory, scale, name, save)
+    return y, (y[:, -1], *memory.unbind(1), scale)[: len(state)]
+
+
+def _kernel(cell: Cell, x: Tensor, state: State) -> tuple[str, Tensor | None] | None:
+    """What the kernels know this cell by, None where they do not suit."""
+    if isinstance(cell, GatedCell) and x.shape[-1] % 16 == 0 and kernels.suits(x, cell.R, *state):
+        return cell.kernel()
+    return None
+
+
+FORMS: Forms = {"reference": reference, "torch": walked, "cpu": swept}
 
 
 @register("op:rnn")
@@ -210,6 +243,7 @@ def rnn(cell: Cell, x: Tensor, state: State, reset: Tensor | None = None) -> tup
 
     Returns y (B, T, ...) in the type of x and the state after the last step.
     """
-    form = choose(FORMS, suits="reference" if x.shape[1] == 1 else "torch")
-    y, state = form(cell, x.to(state[0].dtype), state, reset)
+    given = x.to(state[0].dtype)
+    suits = "reference" if x.shape[1] == 1 else "torch" if _kernel(cell, given, state) is None else "cpu"
+    y, state = choose(FORMS, suits)(cell, given, state, reset)
     return y.to(x.dtype), state

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ostinato.kernels import cpu as kernels
 from ostinato.ops.choice import Forms, choose
 from ostinato.registry import register
 
@@ -108,7 +109,21 @@ def chunked(decay: Tensor, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     return h, h[:, -1]
 
 
-FORMS: Forms = {"reference": reference, "torch": chunked}
+def kernel(decay: Tensor, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, row by row, as fast as memory is read and written: `ostinato.kernels.cpu.scan`."""
+    kind = torch.promote_types(torch.promote_types(decay.dtype, x.dtype), state.dtype)
+    if not _suits_kernel(decay, x, state):
+        raise ValueError(f"the cpu form of the scan reads float32 or complex64 on a CPU; got {kind} on {x.device}")
+    from ostinato.kernels.cpu.scan import scan as run
+
+    return run(decay.to(kind), x.to(kind), state.to(kind))
+
+
+def _suits_kernel(*parts: Tensor) -> bool:
+    return kernels.suits(*(part.real if part.is_complex() else part for part in parts))
+
+
+FORMS: Forms = {"reference": reference, "torch": chunked, "cpu": kernel}
 
 
 @register("op:scan", paper=("lru", "griffin", "min_gru"))
@@ -121,10 +136,10 @@ def scan(decay: Tensor, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns every h (B, T, *N) and the last one.
     """
-    form = choose(FORMS, suits="reference" if x.shape[1] == 1 else "torch")
     real = state.real.dtype if state.is_complex() else state.dtype
     decay, x = (part if part.is_complex() else part.to(real) for part in (decay, x))
-    return form(decay, x, state)
+    suits = "reference" if x.shape[1] == 1 else "cpu" if _suits_kernel(decay, x, state) else "torch"
+    return choose(FORMS, suits)(decay, x, state)
 
 
 def log_reference(log_decay: Tensor, log_x: Tensor, log_state: Tensor) -> tuple[Tensor, Tensor]:

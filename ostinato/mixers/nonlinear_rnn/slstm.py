@@ -96,6 +96,6 @@ class SLSTM(Mixer):
         ]
         kind = state.h.dtype
         gates = torch.cat(gates, 2).to(kind) + self.bias.to(kind)
-        h, after = rnn(cells.SLSTM(self.recurrent.to(kind), self.exponential), gates, state[:4], reset)
-        y = (layer_norm(h, (K,), eps=1e-5) * self.norm_weight.to(kind)).to(x.dtype)
-        return self.project_out(y.flatten(-2)), SLSTMState(*after, conv)
+        y, (h, c, n, m) = rnn(cells.SLSTM(self.recurrent.to(kind), self.exponential), gates, state[:4], reset)
+        y = (layer_norm(y, (K,), eps=1e-5) * self.norm_weight.to(kind)).to(x.dtype)
+        return self.project_out(y.flatten(-2)), SLSTMState(h, c, n, m, conv)

@@ -1,0 +1,189 @@
+"""Pages that are made when the docs are built: one for each kind of registered thing, the papers, the commands.
+
+Each is a function that returns Markdown. mkdocs calls the `on_` functions; nothing else here knows of it.
+"""
+
+import inspect
+from typing import Any
+
+from ostinato.catalogue import describe, equation, measure, ops_of, readable_bytes
+from ostinato.laws import LAWS
+from ostinato.papers import papers
+from ostinato.registry import KINDS, Entry, entries
+
+TITLES = {
+    "mixer": "Mixers",
+    "model": "Models",
+    "wrapper": "Wrappers",
+    "head": "Heads",
+    "embedding": "Embeddings",
+    "op": "Ops",
+    "task": "Tasks",
+    "train": "Training",
+    "decode": "Decoding",
+    "context": "Long context",
+    "convert": "Conversion",
+    "analyze": "Analysis",
+    "serve": "Serving",
+    "metric": "Metrics",
+    "application": "Applications",
+    "guide": "Guides",
+}
+
+
+def on_config(config: Any) -> Any:
+    """Put the pages into the navigation."""
+    config.nav.extend([{title: path} for path, title, _ in catalogue()] + [{"Papers": "papers.md"}])
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages to the site."""
+    from mkdocs.structure.files import File
+
+    pages = {path: text for path, _, text in catalogue()} | {"papers.md": papers_page(), "commands.md": commands_page()}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in the list of laws where a page asks for it."""
+    return markdown.replace("<!-- laws -->", laws_table())
+
+
+def catalogue() -> list[tuple[str, str, str]]:
+    """Path, title and text of the page of every kind that has something."""
+    if not _pages:
+        for kind in KINDS:
+            found = entries(kind)
+            if found:
+                _pages.append((f"catalogue/{kind}.md", TITLES[kind], kind_page(TITLES[kind], found)))
+    return _pages
+
+
+_pages: list[tuple[str, str, str]] = []  # measuring takes seconds: done once
+
+
+def kind_page(title: str, found: list[Entry]) -> str:
+    """A table of these entries, and a section for each."""
+    head = ["name", "equation", "op", "state of one sequence", "evidence", "papers"]
+    rows, sections = [], []
+    for entry in found:
+        about, sizes = describe(entry), measure(entry)
+        formula = equation(entry)
+        state = "" if sizes is None else sizes.growth
+        if sizes and sizes.state_bytes:
+            state += ": " + ", ".join(f"{readable_bytes(size)} at {label}" for label, size in sizes.state_bytes.items())
+        rows.append(
+            [
+                f"[`{entry.name}`](#{entry.name})",
+                code(formula.splitlines()[0]) if formula else "",
+                ", ".join(f"`{op}`" for op in ops_of(entry)),
+                state,
+                about["evidence"] or "none",
+                ", ".join(paper_link(id) for id in about["papers"]),
+            ]
+        )
+        sections.append(section(entry, formula, sizes, about["tests"]))
+    if any(row[3] for row in rows):
+        note = (
+            "State and cost are measured on one module of width 256 with default arguments, in float32."
+            " Evidence: L1 the laws hold, L2 equal to an independent implementation or a closed form,"
+            " L3 shows the effect of its paper."
+        )
+    else:
+        note = (
+            "Evidence: L1 the forms equal the definition, L2 equal to an independent implementation or a closed form."
+        )
+    return "\n\n".join([f"# {title}", note, table(head, rows), *sections]) + "\n"
+
+
+def section(entry: Entry, formula: str, sizes: Any, tests: list[str]) -> str:
+    """One entry in full."""
+    parts = [f"## {entry.name} {{ #{entry.name} }}", entry.summary]
+    if formula:
+        parts.append(f"```text\n{formula}\n```")
+    if entry.arguments:
+        rows = [
+            [f"`{a.name}`", "required" if a.required else code(repr(a.default)), cell(a.meaning)]
+            for a in entry.arguments
+        ]
+        parts.append(table(["argument", "default", "meaning"], rows))
+    if sizes:
+        parts.append(f"{sizes.parameters:,} parameters; {sizes.cost}.")
+    parts.append("Shown by: " + (", ".join(f"`{test}`" for test in tests) or "no test yet") + ".")
+    return "\n\n".join(parts)
+
+
+def laws_table() -> str:
+    """The laws, in the words of their docstrings."""
+    rows = [[f"`{name}`", cell(inspect.getdoc(law) or "")] for name, law in LAWS.items()]
+    return table(["law", "what it says"], rows)
+
+
+def papers_page() -> str:
+    """What is here of each paper."""
+    rows = [
+        [
+            f"[{cell(paper.title)}]({paper.url}){{ #{paper.id} }}",
+            paper.family,
+            ", ".join(f"`{name}`" for name in paper.provides),
+            ", ".join(f"`{name}`" for name in paper.missing),
+            paper.level,
+            cell(paper.note),
+        ]
+        for paper in papers().values()
+    ]
+    return "# Papers\n\n" + table(["paper", "family", "here", "not yet", "evidence", "note"], rows) + "\n"
+
+
+def commands_page() -> str:
+    """Every command with its options, as the command line itself describes them."""
+    from typer.main import get_command
+
+    from ostinato.cli.__main__ import build
+
+    app: Any = get_command(build())
+    parts = ["# Commands", "`ostinato COMMAND --help` says the same in the terminal."]
+    for name, command in sorted(app.commands.items()):
+        parts += [f"## ostinato {name} {{ #{name} }}"]
+        for paragraph in (command.help or "").split("\n\n"):
+            example = paragraph.strip().startswith("ostinato ")
+            parts.append(f"```sh\n{paragraph.strip()}\n```" if example else cell(paragraph))
+        rows = []
+        for parameter in command.params:
+            if parameter.name == "help":
+                continue
+            words = ", ".join(f"`{word}`" for word in [*parameter.opts, *parameter.secondary_opts])
+            if parameter.param_type_name == "argument":
+                words = f"`{parameter.name.upper()}`"
+            default = "required" if parameter.required else "" if parameter.default is None else code(parameter.default)
+            rows.append([words, default, cell(parameter.help or "")])
+        if rows:
+            parts.append(table(["argument", "default", "meaning"], rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def paper_link(id: str) -> str:
+    """A link to the paper, with its id as text."""
+    return f"[{id}]({papers()[id].url})" if id in papers() else id
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cell(text: str) -> str:
+    """Text that may stand in a table: one line, in which nothing is Markdown by accident."""
+    text = " ".join(text.split())
+    for sign in "\\|*_<[":
+        text = text.replace(sign, "\\" + sign)
+    return text
+
+
+def code(value: Any) -> str:
+    """A value as code that may stand in a table."""
+    return "`" + " ".join(str(value).replace("|", "\\|").split()) + "`"
