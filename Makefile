@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: demo test lint docs clean
 
 demo: $(VENV)/.package
-	$(BIN)/ostinato compare gla mamba2 gated_deltanet min_gru attention --params 300k --tokens 600k --out demo
+	$(BIN)/ostinato compare gla mamba2 gated_deltanet min_gru attention --out demo
 
 test: $(VENV)/.test .peers/.unpacked
 	$(BIN)/python -m pytest -n 2

@@ -74,11 +74,12 @@ def examples(entry: Entry) -> Iterator[Case]:
 def in_pieces(
     module: SequenceModule, x: Tensor, cuts: Sequence[int], reset: Tensor | None = None, state: State | None = None
 ) -> tuple[Tensor, State]:
-    """What the module says to a sequence that is cut at these places."""
+    """What a causal module says to a sequence that is cut at these places."""
     outputs, edges = [], (0, *cuts, x.shape[1])
     for i, j in zip(edges, edges[1:]):
         y, state = module(x[:, i:j], state, None if reset is None else reset[:, i:j])
         outputs.append(y)
+    assert state is not None, "only causal modules can be cut"
     return torch.cat(outputs, 1), state
 
 
@@ -87,11 +88,12 @@ def gradients(module: SequenceModule, x: Tensor, run: Callable[[Tensor], tuple[T
     inputs = [x.clone().requires_grad_()] if x.is_floating_point() else []
     y, state = run(inputs[0] if inputs else x)
     real = [torch.view_as_real(part) if part.is_complex() else part for part in (y, *leaves(state))]
-    loss = sum((part * torch.linspace(-1, 1, part.numel(), dtype=part.dtype).view_as(part)).sum() for part in real[:1])
-    # -inf marks what was never seen; the sine keeps large states from drowning small ones
-    loss = loss + sum(
-        part.masked_fill(part == -torch.inf, 0).sin().sum() for part in real[1:] if part.is_floating_point()
-    )
+    output, *remembered = real
+    loss = (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)).sum()
+    for part in remembered:
+        if part.is_floating_point():
+            # -inf marks what was never seen; the sine keeps large states from drowning small ones
+            loss = loss + part.masked_fill(part == -torch.inf, 0).sin().sum()
     wanted = [*inputs, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
     found = torch.autograd.grad(loss, wanted, allow_unused=True)
     return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
@@ -232,16 +234,16 @@ def safety(case: Case) -> None:
         y.sum().backward()
         assert y.isfinite().all(), f"outputs are not finite for inputs of size {size}"
         learned = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-        given = [x.grad] if x.is_floating_point() else []
+        given = [x.grad] if x.grad is not None else []
         assert all(part.isfinite().all() for part in (*learned, *given)), f"gradients are not finite at size {size}"
         assert not any(part.isnan().any() for part in leaves(state)), f"the state is not a number at size {size}"
     for shape in ((0, 5), (2, 0)):
+        refused = ""
         try:
             module(module.random_input(2, 5)[: shape[0], : shape[1]])
         except ValueError as error:
-            assert str(shape[0]) in str(error), "the message says what was given"
-        else:
-            raise AssertionError(f"an input of shape {shape} was not refused")
+            refused = str(error)
+        assert f"({shape[0]}, {shape[1]}" in refused, f"an input of shape {shape} is refused with its shape; got {refused!r}"
 
 
 def value(case: Case) -> None:
@@ -349,27 +351,10 @@ def documented(case: Case) -> None:
         assert argument.meaning, f"{case.name} does not say what {argument.name} is"
 
 
-LAWS: dict[str, Callable[[Case], None]] = {
-    law.__name__: law
-    for law in (
-        cut,
-        cut_gradients,
-        step,
-        definition,
-        causality,
-        batch,
-        reset,
-        mask,
-        memory,
-        safety,
-        value,
-        round_trip,
-        precision,
-        backends,
-        determinism,
-        documented,
-    )  # fmt: skip
-}
+_ALL = (cut, cut_gradients, step, definition, causality, batch, reset, mask)
+_ALL += (memory, safety, value, round_trip, precision, backends, determinism, documented)
+
+LAWS: dict[str, Callable[[Case], None]] = {law.__name__: law for law in _ALL}
 
 
 def _numbers(result: tuple[Tensor, State | None]) -> list[Tensor]:

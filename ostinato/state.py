@@ -31,7 +31,7 @@ def map_state(function: Callable[..., Tensor], *states: State) -> Any:
     return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
 
 
-def named_leaves(state: State, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def named_leaves(state: State | None, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor with its readable name: ``layers.0.mixer.S``."""
     if state is None:
         return
@@ -43,7 +43,7 @@ def named_leaves(state: State, prefix: str = "") -> Iterator[tuple[str, Tensor]]
         yield from named_leaves(part, f"{prefix}.{name}" if prefix else name)
 
 
-def leaves(state: State) -> Iterator[Tensor]:
+def leaves(state: State | None) -> Iterator[Tensor]:
     """Every tensor of the state."""
     if isinstance(state, Tensor):
         yield state
@@ -77,10 +77,15 @@ def stack(states: Sequence[State]) -> State:
     A cache of another length is filled up in front with zeros, which mean nothing there (its flags are False).
     """
 
+    if not states:
+        raise ValueError("a batch is made of at least one state; got none")
+
     def join(*parts: Tensor) -> Tensor:
         shapes = {part.shape[2:] for part in parts}
         if len(shapes) > 1 or len({part.ndim for part in parts}) > 1:
-            raise ValueError(f"states of one kind of module can be stacked; got {' and '.join(str(tuple(p.shape)) for p in parts)}")
+            raise ValueError(
+                f"states of one kind of module can be stacked; got {' and '.join(str(tuple(p.shape)) for p in parts)}"
+            )
         if parts[0].ndim > 1:
             longest = max(part.shape[1] for part in parts)
             parts = tuple(pad(part, [0, 0] * (part.ndim - 2) + [longest - part.shape[1], 0]) for part in parts)
@@ -128,7 +133,7 @@ def load(path: str | Path, like: State) -> State:
         raise FileNotFoundError(f"no saved state at {path}")
     try:
         with safe_open(path, "pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except SafetensorError as error:
         raise ValueError(f"{path} holds no readable state: {error}") from None
     expected = dict(named_leaves(like))

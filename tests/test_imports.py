@@ -42,7 +42,7 @@ def loaded_after(statements: str) -> set[str]:
 def test_torch_waits_until_it_is_needed(statements):
     loaded = loaded_after(statements)
     assert "ostinato" in loaded
-    assert not loaded & {"torch", "numpy", "numba", "accelerate", "plotly"}
+    assert not loaded & {"torch", "numpy", "numba", "accelerate"}
 
 
 def imported_at_once(tree: ast.Module) -> set[str]:

@@ -24,10 +24,9 @@ def seconds_by_turns(
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     names = list(subjects)
     for name in names:
-        for _ in range(warm_up):
-            first = _seconds(subjects[name])
-        if warm_up and first > slow:
-            seconds[name].append(first)
+        first = [_seconds(subjects[name]) for _ in range(warm_up)]
+        if first and first[-1] > slow:
+            seconds[name].append(first[-1])
     for turn in range(rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
@@ -46,7 +45,12 @@ def _seconds(call: Callable[[], Any]) -> float:
 def summary(seconds: list[float], work: float) -> dict[str, float]:
     """Median rate (work per second) and the spread of the rounds: (slowest - fastest) / median."""
     median = statistics.median(seconds)
-    return {"rate": work / median, "seconds": median, "spread": (max(seconds) - min(seconds)) / median, "rounds": len(seconds)}
+    return {
+        "rate": work / median,
+        "seconds": median,
+        "spread": (max(seconds) - min(seconds)) / median,
+        "rounds": len(seconds),
+    }
 
 
 def ratio(reference: list[float], subject: list[float]) -> float:

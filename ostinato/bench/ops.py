@@ -45,7 +45,12 @@ def _linear_attention(sizes: Sizes) -> Job:
 
     q, k, v, S = _heads(sizes)
     g = -torch.rand_like(k)
-    return Job(lambda q, k, v, g: linear_attention(q, k, v, g, S), (q, k, v, g), 5.0 * q.numel() * v.shape[-1], 16.0 * q.numel())
+    return Job(
+        lambda q, k, v, g: linear_attention(q, k, v, g, S),
+        (q, k, v, g),
+        5.0 * q.numel() * v.shape[-1],
+        16.0 * q.numel(),
+    )
 
 
 def _delta_rule(sizes: Sizes) -> Job:
@@ -164,7 +169,9 @@ def measure_op(name: str, sizes: Sizes, *, rounds: int = 7) -> dict[str, Any]:
 
         calls[form] = _forced(form, forwards)
         calls[f"{form} + backward"] = _forced(form, _train(job.call, job.inputs))
-    seconds = {call: sorted(values)[len(values) // 2] for call, values in seconds_by_turns(calls, rounds=rounds).items()}
+    seconds = {
+        call: sorted(values)[len(values) // 2] for call, values in seconds_by_turns(calls, rounds=rounds).items()
+    }
     peak, bandwidth = 2 * 1024**3 / seconds["matmul"], 8 * long.numel() / seconds["copy"]
     rows = []
     for form, time in list(seconds.items())[3:]:

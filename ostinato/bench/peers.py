@@ -15,7 +15,7 @@ SPECIAL = dict(pad_token_id=0, bos_token_id=0, eos_token_id=None)
 LONGEST = 1 << 20
 
 
-class PeerMissing(RuntimeError):
+class PeerMissingError(RuntimeError):
     """The peer's package is not installed."""
 
 
@@ -25,7 +25,7 @@ def _transformers() -> Any:
             warnings.simplefilter("ignore")
             import transformers
     except ImportError:
-        raise PeerMissing("transformers is not installed: pip install 'ostinato[hf]'") from None
+        raise PeerMissingError("transformers is not installed: pip install 'ostinato[hf]'") from None
     transformers.logging.set_verbosity_error()
     return transformers
 
@@ -57,7 +57,7 @@ PEERS: dict[str, Callable[[int, int, int], nn.Module]] = {"llama": llama, "mamba
 
 
 def peer(name: str, dim: int, layers: int, vocab: int) -> nn.Module:
-    """That peer, of that width, depth and vocabulary. Raises PeerMissing where its package is not installed."""
+    """That peer, of that width, depth and vocabulary. Raises PeerMissingError where its package is not installed."""
     if name not in PEERS:
         raise ValueError(f"there is no peer {name!r}{did_you_mean(name, PEERS)}; the peers are {', '.join(PEERS)}")
     return PEERS[name](dim, layers, vocab)

@@ -24,7 +24,9 @@ def show(result: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     here = result["machine"]
-    console.print(f"{here['processor']}, {here['threads']} threads, load {here['load']}, torch {here['versions']['torch']}")
+    console.print(
+        f"{here['processor']}, {here['threads']} threads, load {here['load']}, torch {here['versions']['torch']}"
+    )
 
 
 def save(results: list[dict[str, Any]], path: Path) -> None:

@@ -15,7 +15,9 @@ from ostinato.models.stack import Part, parse_pattern
 Call = Callable[[], Any]
 
 
-def equal_model(pattern: Part | list[Part], parameters: int | None, *, dim: int, layers: int, vocab: int) -> LanguageModel:
+def equal_model(
+    pattern: Part | list[Part], parameters: int | None, *, dim: int, layers: int, vocab: int
+) -> LanguageModel:
     """A language model of that width and depth, its channel mixers as wide as makes the parameters equal.
 
     Where the mixers alone need more than `parameters`, or it is None, the model has no channel mixers.
@@ -78,7 +80,9 @@ def decode_call(model: nn.Module, context: Tensor, steps: int) -> Call:
 
         return ours
 
-    field = next(name for name in ("cache_params", "past_key_values", "state") if getattr(before, name, None) is not None)
+    field = next(
+        name for name in ("cache_params", "past_key_values", "state") if getattr(before, name, None) is not None
+    )
     cache = getattr(before, field)
 
     @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -18,7 +18,9 @@ class Task(str, Enum):
 def bench(
     task: Annotated[Task, Argument(help="What is measured.")],
     names: Annotated[list[str], Argument(help="Mixers, or patterns such as gated_deltanet+attention; ops for `op`.")],
-    against: Annotated[str, Option(help="Peer to compare with: llama, mamba, mamba2 (of transformers), or none.")] = "llama",
+    against: Annotated[
+        str, Option(help="Peer to compare with: llama, mamba, mamba2 (of transformers), or none.")
+    ] = "llama",
     length: Annotated[int, Option(help="Tokens of a sequence; of the context before decoding.", min=2)] = 1024,
     batch: Annotated[int, Option(help="Sequences at a time.", min=1)] = 2,
     dim: Annotated[int, Option(help="Width of the models.", min=1)] = 256,
@@ -42,7 +44,7 @@ def bench(
 
     from ostinato.bench.memory import memory
     from ostinato.bench.ops import Sizes, measure_op
-    from ostinato.bench.peers import PeerMissing
+    from ostinato.bench.peers import PeerMissingError
     from ostinato.bench.show import save, show
     from ostinato.bench.speed import speed
 
@@ -54,13 +56,14 @@ def bench(
     elif task is Task.memory:
         results = [memory(names, tokens=tokens, dim=dim, layers=layers, piece=length)]
     else:
-        settings = dict(length=length, batch=batch, dim=dim, layers=layers, rounds=rounds, steps=steps)
+        settings: dict[str, Any] = dict(length=length, batch=batch, dim=dim, layers=layers, rounds=rounds, steps=steps)
+        settings |= dict(equal=equal, bfloat16=bfloat16)
         peer = None if against == "none" else against
         try:
-            results = [speed(task.value, names, against=peer, equal=equal, bfloat16=bfloat16, **settings)]
-        except PeerMissing as missing:
+            results = [speed(task.value, names, against=peer, **settings)]
+        except PeerMissingError as missing:
             print(f"without a peer: {missing}")
-            results = [speed(task.value, names, against=None, bfloat16=bfloat16, **settings)]
+            results = [speed(task.value, names, against=None, **settings)]
     for result in results:
         show(result)
     if json is not None:

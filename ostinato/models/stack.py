@@ -4,7 +4,7 @@ x = x + mixer(norm(x));   x = x + mlp(norm(x))
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -129,20 +129,25 @@ class Stack(SequenceModule):
         self.layers = nn.ModuleList(blocks)
         self.causal = blocks[0].causal
 
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers, as what they are."""
+        return cast(list[Block], list(self.layers))
+
     def initial_state(self, batch: int) -> StackState:
-        return StackState(tuple(layer.initial_state(batch) for layer in self.layers))
+        return StackState(tuple(layer.initial_state(batch) for layer in self.blocks))
 
     def state_bytes(self, tokens: int) -> int:
-        return sum(layer.state_bytes(tokens) for layer in self.layers)
+        return sum(layer.state_bytes(tokens) for layer in self.blocks)
 
     def read(self, x: Tensor, state: StackState, reset: Tensor | None) -> tuple[Tensor, StackState]:
         after = []
-        for layer, before in zip(self.layers, state.layers, strict=True):
+        for layer, before in zip(self.blocks, state.layers, strict=True):
             x, layer_state = layer(x, before, reset)
             after.append(layer_state)
         return x, StackState(tuple(after))
 
     def encode(self, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
-        for layer in self.layers:
+        for layer in self.blocks:
             x, _ = layer(x, None, reset, mask=mask)
         return x

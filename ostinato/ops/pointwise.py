@@ -1,7 +1,7 @@
 """What every layer does to each token: norms and gates.
 
-    y = x / sqrt(mean(x^2) + eps) * w [* silu(g)]     rms_norm
-    y = silu(g) * u                                   swiglu, of (..., 2 N): g, then u
+y = x / sqrt(mean(x^2) + eps) * w [* silu(g)]     rms_norm
+y = silu(g) * u                                   swiglu, of (..., 2 N): g, then u
 """
 
 import torch
@@ -29,7 +29,9 @@ def norm_torch(x: Tensor, weight: Tensor, gate: Tensor | None, eps: float) -> Te
 def norm_kernel(x: Tensor, weight: Tensor, gate: Tensor | None, eps: float) -> Tensor:
     """One pass over the numbers, for float32 rows of a multiple of 16."""
     if not (kernels.suits(x, weight) and x.shape[-1] % 16 == 0):
-        raise ValueError(f"the cpu form of rms_norm reads float32 rows of a multiple of 16; got {x.dtype} {tuple(x.shape)}")
+        raise ValueError(
+            f"the cpu form of rms_norm reads float32 rows of a multiple of 16; got {x.dtype} {tuple(x.shape)}"
+        )
     from ostinato.kernels.cpu.pointwise import rms_norm as run
 
     return run(x, weight, gate, eps)[0]
@@ -50,7 +52,11 @@ def rms_norm(x: Tensor, weight: Tensor, gate: Tensor | None = None, eps: float =
     gate: (..., N), its silu multiplies the result; None for no gate
     eps: added to the mean square
     """
-    large = x.numel() >= WORTH_A_KERNEL and x.shape[-1] % 16 == 0 and kernels.suits(x, weight, *([] if gate is None else [gate]))
+    large = (
+        x.numel() >= WORTH_A_KERNEL
+        and x.shape[-1] % 16 == 0
+        and kernels.suits(x, weight, *([] if gate is None else [gate]))
+    )
     return choose(NORM_FORMS, "cpu" if large else "torch")(x, weight, gate, eps)
 
 
@@ -63,7 +69,9 @@ def swiglu_reference(x: Tensor) -> Tensor:
 def swiglu_kernel(x: Tensor) -> Tensor:
     """One pass over the numbers, for float32 and N a multiple of 16."""
     if not (kernels.suits(x) and x.shape[-1] % 32 == 0):
-        raise ValueError(f"the cpu form of swiglu reads float32 (..., 2 N), N a multiple of 16; got {x.dtype} {tuple(x.shape)}")
+        raise ValueError(
+            f"the cpu form of swiglu reads float32 (..., 2 N), N a multiple of 16; got {x.dtype} {tuple(x.shape)}"
+        )
     from ostinato.kernels.cpu.pointwise import swiglu as run
 
     return run(x)

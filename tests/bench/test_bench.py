@@ -9,7 +9,7 @@ import torch
 from ostinato.bench.measure import ratio, seconds_by_turns, summary
 from ostinato.bench.memory import stream_memory
 from ostinato.bench.ops import JOBS, Sizes, measure_op
-from ostinato.bench.peers import PeerMissing, peer
+from ostinato.bench.peers import PeerMissingError, peer
 from ostinato.bench.speed import equal_model, speed
 from ostinato.cli.__main__ import main
 from ostinato.contract import SequenceModule
@@ -92,7 +92,7 @@ def test_a_missing_peer_is_a_line(monkeypatch):
         return real(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(PeerMissing, match="transformers is not installed: pip install"):
+    with pytest.raises(PeerMissingError, match="transformers is not installed: pip install"):
         peer("llama", 32, 1, 16)
 
 

@@ -16,7 +16,9 @@ def _seed():
 def test_min_gru_equals_min_gru_pytorch():
     theirs = load_peer("minGRU_pytorch/minGRU.py").minGRU(10, expansion_factor=1.5)
     ours = ostinato.create("min_gru", dim=10)
-    ours.load_state_dict({"project_in.weight": theirs.to_hidden_and_gate.weight, "project_out.weight": theirs.to_out.weight})
+    ours.load_state_dict(
+        {"project_in.weight": theirs.to_hidden_and_gate.weight, "project_out.weight": theirs.to_out.weight}
+    )
     x = torch.randn(2, 40, 10)
     expected, hidden = theirs(x, return_next_prev_hidden=True)
     y, state = ours(x)
@@ -41,7 +43,9 @@ def test_mlstm_equals_the_layer_of_transformers():
     transformers = pytest.importorskip("transformers")
     from transformers.models.xlstm.modeling_xlstm import xLSTMLayer
 
-    config = transformers.xLSTMConfig(hidden_size=16, num_heads=2, qk_dim_factor=0.5, v_dim_factor=1.0, mode="inference")
+    config = transformers.xLSTMConfig(
+        hidden_size=16, num_heads=2, qk_dim_factor=0.5, v_dim_factor=1.0, mode="inference"
+    )
     theirs = xLSTMLayer(config)
     ours = ostinato.create("mlstm", dim=16, heads=2, key_dim=4)
     with torch.no_grad():
@@ -122,7 +126,9 @@ def test_retention_equals_its_parallel_form():
     mixer = ostinato.create("retention", dim=8, heads=2).double()
     x = torch.randn(1, 40, 8, dtype=torch.float64)
     q, k, v, gate = (part.unflatten(-1, (2, -1))[0] for part in mixer.project_in(x).split(mixer.widths, -1))
-    turn = torch.polar(torch.ones(40, 2, dtype=torch.float64), torch.outer(torch.arange(40.0), torch.tensor([1.0, 0.01])).double())
+    turn = torch.polar(
+        torch.ones(40, 2, dtype=torch.float64), torch.outer(torch.arange(40.0), torch.tensor([1.0, 0.01])).double()
+    )
     q, k = (torch.complex(part[..., :2], part[..., 2:]) * turn[:, None] for part in (q, k))
     scores = torch.einsum("ihk,jhk->hij", q, k.conj()).real / 2
     distance = torch.arange(40)[:, None] - torch.arange(40)

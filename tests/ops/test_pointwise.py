@@ -24,7 +24,12 @@ def test_norm_equals_its_formula(form, gated, shape):
     torch.manual_seed(0)
     x, weight = torch.randn(shape) * 3, torch.randn(shape[-1])
     gate = torch.randn(*shape[:-1], 3 * shape[-1])[..., shape[-1] : 2 * shape[-1]] * 4 if gated else None
-    expected = values_and_gradients(lambda *a: NORM_FORMS["reference"](*a, 1e-5), x.double(), weight.double(), None if gate is None else gate.double())
+    expected = values_and_gradients(
+        lambda *a: NORM_FORMS["reference"](*a, 1e-5),
+        x.double(),
+        weight.double(),
+        None if gate is None else gate.double(),
+    )
     if gate is None:
         found = values_and_gradients(lambda a, b: NORM_FORMS[form](a, b, None, 1e-5), x, weight)
     else:

@@ -27,7 +27,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        _say_once("ostinato: CPU kernels are compiled again in each process; set NUMBA_CACHE_DIR to a folder to keep them")
+        _say_once(
+            "ostinato: CPU kernels are compiled again in each process; set NUMBA_CACHE_DIR to a folder to keep them"
+        )
         return numba.njit(**options)(function)
 
 

@@ -158,7 +158,9 @@ def _gate_gradient(q, d_q, k, d_k, a, end, out, strides, B, T, H, K, per_channel
                 out[b, t, h, 0] = 0.0 if forgets else both
 
 
-def _run(q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, S: Tensor, belongs: int, backwards: bool) -> tuple[Tensor, Tensor]:
+def _run(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, S: Tensor, belongs: int, backwards: bool
+) -> tuple[Tensor, Tensor]:
     """y and the state at the other end of a sweep over q k (B T H K) and v (B T H V) that begins with S (B H K V)."""
     B, T, H, K = q.shape
     V = v.shape[-1]
