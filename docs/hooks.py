@@ -4,12 +4,16 @@ Each is a function that returns Markdown. mkdocs calls the `on_` functions; noth
 """
 
 import inspect
+import json
+from pathlib import Path
 from typing import Any
 
 from ostinato.catalogue import describe, equation, measure, ops_of, readable_bytes
 from ostinato.laws import LAWS
 from ostinato.papers import papers
 from ostinato.registry import KINDS, Entry, entries
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
 TITLES = {
     "mixer": "Mixers",
@@ -41,7 +45,8 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the pages to the site."""
     from mkdocs.structure.files import File
 
-    pages = {path: text for path, _, text in catalogue()} | {"papers.md": papers_page(), "commands.md": commands_page()}
+    pages = {path: text for path, _, text in catalogue()}
+    pages |= {"papers.md": papers_page(), "commands.md": commands_page(), "benchmarks.md": benchmarks_page()}
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -163,6 +168,39 @@ def commands_page() -> str:
         if rows:
             parts.append(table(["argument", "default", "meaning"], rows))
     return "\n\n".join(parts) + "\n"
+
+
+def benchmarks_page() -> str:
+    """Every recorded benchmark: the command, the machine, the figures."""
+    parts = [
+        "# Benchmarks",
+        "Each table was measured in one run, every model by turns with the peer it is compared with; `ratio` is how many"
+        " times the peer's rate. The files are in `benchmarks/results/`; the command above a table makes it again.",
+    ]
+    for file in sorted(RESULTS.glob("*.json")):
+        recorded = json.loads(file.read_text())
+        for result in recorded["results"]:
+            settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
+            here = result["machine"]
+            versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+            columns = list(dict.fromkeys(name for row in result["rows"] for name in row))
+            rows = [[figure(row.get(name)) for name in columns] for row in result["rows"]]
+            parts += [
+                f"## {file.stem.replace('_', ' ')}: {result['task']}",
+                f"```sh\n{recorded['command']}\n```",
+                f"{settings}. {here['processor']}, {here['threads']} threads, {versions}.",
+                table(columns, rows),
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+def figure(value: Any) -> str:
+    """A number as it is read."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else cell(str(value))
 
 
 def paper_link(id: str) -> str:

@@ -113,3 +113,10 @@ def test_the_command_refuses_what_does_not_exist(capsys):
     assert main(["bench", "train", "glaa", "--against", "none", "--dim", "32"]) == 2
     assert "did you mean gla" in capsys.readouterr().err
     assert main(["bench", "speed", "gla"]) == 2
+
+
+def test_warmup_compiles_what_a_mixer_needs(capsys):
+    assert main(["warmup", "min_gru", "--workers", "1"]) == 0
+    assert capsys.readouterr().out.startswith("min_gru: ")
+    assert main(["warmup", "min_gruu"]) == 2
+    assert "did you mean min_gru" in capsys.readouterr().err
