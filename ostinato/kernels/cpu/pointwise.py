@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from ostinato.kernels.cpu.launch import VERSION, kernel, threads
@@ -21,13 +21,7 @@ SLABS = 16
 
 _op = OPERATIONS[16]
 _load, _store, _splat, _fma, _mul = _op.load, _op.store, _op.splat, _op.fma, _op.mul
-_add, _sub, _div, _exp, _total = _op.add, _op.sub, _op.div, _op.exp, _op.total
-
-
-@njit(inline="always")
-def _sigmoid(x: Any) -> Any:
-    one = _splat(np.float32(1))
-    return _div(one, _add(one, _exp(_sub(_splat(np.float32(0)), x))))
+_sub, _sigmoid, _total = _op.sub, _op.sigmoid, _op.total
 
 
 def _make_rms_norm(gated: bool) -> Any:

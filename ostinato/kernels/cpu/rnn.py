@@ -46,8 +46,6 @@ def product(typing: Any, rows: Any, lanes: Any, x: Any, x_step: Any, n: Any, R: 
             cgutils.alloca_once_value(builder, ir.Constant(kind, [0.0] * kind.count)) for _ in range(rows.literal_value)
         ]
         of_row = [builder.mul(x_step, ir.Constant(x_step.type, row)) for row in range(len(sums))]
-        for total in sums:
-            builder.store(ir.Constant(kind, [0.0] * kind.count), total)
         with cgutils.for_range(builder, n) as loop:
             at = builder.add(r_at, builder.mul(loop.index, ir.Constant(r_at.type, kind.count)))
             r = builder.load(builder.bitcast(builder.gep(R, [at]), kind.as_pointer()))
@@ -208,23 +206,24 @@ def _begins(reset: Tensor | None, B: int, T: int) -> np.ndarray:
 
 @torch.library.custom_op("ostinato::gated_cell", mutates_args=(), device_types="cpu")
 def gated_cell(
-    x: Tensor, R: Tensor, bias: Tensor | None, reset: Tensor | None, h: Tensor, memory: Tensor, scale: Tensor,
+    x: Tensor, R: Tensor, bias: Tensor | None, reset: Tensor | None, h: Tensor, memory: Tensor, scale: Tensor | None,
     kind: str, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The form "cpu" of op:rnn: x (B, T, G, H, K), float32, K a multiple of 16, for a cell of that kind.
 
     bias: (H, K), that of the GRU
     memory: (B, S, H, K), what the state has besides h: c, or c and n, or nothing
-    scale: (B, H, K), m of the sLSTM, else empty
+    scale: (B, H, K), m of the sLSTM
     save: whether a gradient will be wanted
 
-    Returns y, memory and scale after the last step, and what `backward` needs: gates and memories of all steps.
+    Returns y, memory and scale after the last step, and for the gradient the gates and memories of all steps.
     """
     (B, T, _, H, K), cell = x.shape, KINDS[kind]
     rows = _rows(B, H)
     kept = T if save else 1
     y, gates = torch.empty(B, T, H, K), torch.empty(B, kept, len(SAVED[cell]), H, K)
-    memories, scale = torch.empty(B, kept, MEMORY[cell], H, K), scale.clone(memory_format=torch.contiguous_format)
+    memories = torch.empty(B, kept, MEMORY[cell], H, K)
+    scale = torch.empty(0) if scale is None else scale.clone(memory_format=torch.contiguous_format)
     packed = _packed(R.detach(), _lanes(rows))
     with threads():
         _sweeps(cell, rows)[0](
@@ -237,13 +236,14 @@ def gated_cell(
 
 @gated_cell.register_fake
 def _(
-    x: Tensor, R: Tensor, bias: Tensor | None, reset: Tensor | None, h: Tensor, memory: Tensor, scale: Tensor,
+    x: Tensor, R: Tensor, bias: Tensor | None, reset: Tensor | None, h: Tensor, memory: Tensor, scale: Tensor | None,
     kind: str, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     (B, T, _, H, K), cell = x.shape, KINDS[kind]
     kept = T if save else 1
     gates, memories = x.new_empty(B, kept, len(SAVED[cell]), H, K), x.new_empty(B, kept, MEMORY[cell], H, K)
-    return x.new_empty(B, T, H, K), torch.empty_like(memory), torch.empty_like(scale), gates, memories
+    scale = x.new_empty(0 if scale is None else scale.shape)
+    return x.new_empty(B, T, H, K), x.new_empty(memory.shape), scale, gates, memories
 
 
 @torch.library.custom_op("ostinato::gated_cell_backward", mutates_args=(), device_types="cpu")
@@ -272,13 +272,9 @@ def gated_cell_backward(
     heard = [*d_x.unbind(2)[:2], d_a] if cell == GRU else d_x.unbind(2)
     before = before.flatten(0, 1).permute(1, 2, 0)
     d_R = torch.cat([before @ d.flatten(0, 1).transpose(0, 1) for d in heard], -1)
-    return (
-        d_x,
-        d_R,
-        d_a.sum((0, 1)) if cell == GRU else d_a,
-        d_h,
-        torch.empty_like(gates[:, 0, :0]) if cell == GRU else d_memory,
-    )
+    if cell == GRU:
+        return d_x, d_R, d_a.sum((0, 1)), d_h, torch.empty(B, 0, H, K)
+    return d_x, d_R, d_a, d_h, d_memory
 
 
 @gated_cell_backward.register_fake
