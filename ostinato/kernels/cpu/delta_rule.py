@@ -27,14 +27,14 @@ from numba import njit, prange
 from numba.extending import overload, register_jitable
 from torch import Tensor
 
-from ostinato.kernels.cpu.launch import VERSION, flat, threads
+from ostinato.kernels.cpu.launch import VERSION, flat, kernel, threads
 from ostinato.kernels.cpu.simd import OPERATIONS, scalar, transpose_16
 
 STEPS = 32
 """Steps between saved states."""
 
-COLUMNS = 32
-"""Columns of the state that go back through STEPS steps together: their states have to stay in the second cache."""
+COLUMNS = 16
+"""Columns of the state that go back through STEPS steps together: few, so that their states stay in a near cache."""
 
 NOTHING, HEAD, KEY = range(3)
 """What a decay belongs to."""
@@ -123,7 +123,7 @@ def _forward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
     """The compiled sweep of that kind, made at its first use."""
     version = VERSION
 
-    @njit(parallel=True, nogil=True, cache=True)
+    @kernel
     def sweep(q, k, v, a, b, w, beta, y, r, S, begins, strides, B, T, H, K, V, save):
         tiles, saved = V // lanes, (T + STEPS - 1) // STEPS
         for item in prange(B * H * tiles):
@@ -142,22 +142,18 @@ def _forward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
     return sweep
 
 
-def walk_back(
-    lanes, decays, low_rank, inputs, at, steps, outputs, o_at, states, rooms, d_S, ds_at, start, n, rows, j, H, K, V
-):
-    """`rows` columns of the state, rows here, through the steps start .. start + n - 1, the last first."""
+def walk_back(lanes, decays, low_rank, inputs, at, steps, out, o_at, states, rooms, d_S, x_at, start, n, j, H, K, V):
+    """COLUMNS columns of the state, rows here, through the steps start .. start + n - 1, the last first."""
     raise NotImplementedError("only inside a kernel")
 
 
 @overload(walk_back, prefer_literal=True)
-def _walk_back(
-    lanes, decays, low_rank, inputs, at, steps, outputs, o_at, states, rooms, d_S, ds_at, start, n, rows, j, H, K, V
-):
-    op, width, half = OPERATIONS[lanes.literal_value], lanes.literal_value, OPERATIONS[16]
+def _walk_back(lanes, decays, low_rank, inputs, at, steps, out, o_at, states, rooms, d_S, x_at, start, n, j, H, K, V):
+    op, width, few = OPERATIONS[lanes.literal_value], lanes.literal_value, OPERATIONS[COLUMNS]
     load, store, splat, fma, mul, add = op.load, op.store, op.splat, op.fma, op.mul, op.add
     total, totals = op.total, op.totals
-    load_16, store_16, splat_16, mul_16 = half.load, half.store, half.splat, half.mul
-    add_16, sub_16, total_16 = half.add, half.sub, half.total
+    load_few, store_few, splat_few, mul_few = few.load, few.store, few.splat, few.mul
+    add_few, sub_few, total_few = few.add, few.sub, few.total
     belongs, two = decays.literal_value, low_rank.literal_value
 
     @njit(inline="always")
@@ -172,30 +168,27 @@ def _walk_back(
     def kept(w: Any, s: Any) -> Any:
         return s if belongs == NOTHING else mul(w, s)
 
-    def run(
-        lanes, decays, low_rank, inputs, at, steps, outputs, o_at, states, rooms, d_S, ds_at, start, n, rows, j, H, K, V
-    ):
+    def run(lanes, decays, low_rank, inputs, at, steps, out, o_at, states, rooms, d_S, x_at, start, n, j, H, K, V):
         q, k, v, a, b, w, beta, r, d_y = inputs
         q_0, k_0, v_0, a_0, b_0, w_0, beta_0, r_0, dy_0 = at
-        d_q, d_k, d_v, d_a, d_b, d_w, d_beta = outputs
-        written, by_k, by_b, d_u, d_r = rooms
-        size = rows * K
-        nothing, nothing_16 = splat(np.float32(0)), splat_16(np.float32(0))
+        d_q, d_k, d_v, d_a, d_b, d_w, d_beta = out
+        written, by_k, by_b, d_r = rooms
+        size = COLUMNS * K
+        nothing, nothing_few = splat(np.float32(0)), splat_few(np.float32(0))
 
         # what was written, and the states after each step: the one before the first step is there
         for t in range(n):
-            v_t, r_t, u_t = v_0 + (start + t) * steps[2], r_0 + (start + t) * steps[7], t * rows
+            v_t, r_t, u_t = v_0 + (start + t) * steps[2], r_0 + (start + t) * steps[7], t * COLUMNS
             k_t, b_t, w_t = k_0 + (start + t) * steps[1], b_0 + (start + t) * steps[4], w_0 + (start + t) * steps[5]
-            for c in range(0, rows, 16):
-                u = load_16(v, v_t + c)
-                if not two:
-                    u = mul_16(splat_16(scalar(beta, beta_0 + (start + t) * steps[6])), sub_16(u, load_16(r, r_t + c)))
-                store_16(written, u_t + c, u)
+            u = load_few(v, v_t)
+            if not two:
+                u = mul_few(splat_few(scalar(beta, beta_0 + (start + t) * steps[6])), sub_few(u, load_few(r, r_t)))
+            store_few(written, u_t, u)
             for i in range(0, K, width):
                 k_i, w_i = load(k, k_t + i), decay(w, w_t, i)
                 b_i = load(b, b_t + i) if two else nothing
                 s_at = t * size + i
-                for row in range(rows):
+                for row in range(COLUMNS):
                     s = fma(splat(scalar(written, u_t + row)), k_i, kept(w_i, load(states, s_at)))
                     if two:
                         s = fma(splat(scalar(r, r_t + row)), b_i, s)
@@ -207,61 +200,55 @@ def _walk_back(
             q_t, k_t, b_t = q_0 + (start + t) * steps[0], k_0 + (start + t) * steps[1], b_0 + (start + t) * steps[4]
             a_t, w_t, v_t = a_0 + (start + t) * steps[3], w_0 + (start + t) * steps[5], v_0 + (start + t) * steps[2]
             r_t, dy_t = r_0 + (start + t) * steps[7], dy_0 + (start + t) * steps[8]
-            u_t, o_t = t * rows, o_at + (start + t) * H
-            for c in range(0, rows, 16):
-                store_16(d_u, c, nothing_16)
-                store_16(d_r, c, nothing_16)
+            u_t, o_t = t * COLUMNS, o_at + (start + t) * H
 
+            du, dr_b = nothing_few, nothing_few
             for i in range(0, K, width):
                 q_i, k_i = load(q, q_t + i), load(k, k_t + i)
                 b_i = load(b, b_t + i) if two else nothing
                 dq, dk = load(d_q, o_t * K + i), load(d_k, o_t * K + i)
                 db = load(d_b, o_t * K + i) if two else nothing
-                s_at, x_at = (t + 1) * size + i, ds_at + i
-                for row in range(rows):
+                s_at, d_at = (t + 1) * size + i, x_at + i
+                for row in range(COLUMNS):
                     dy, u = splat(scalar(d_y, dy_t + row)), splat(scalar(written, u_t + row))
-                    x = fma(dy, q_i, load(d_S, x_at))
-                    store(d_S, x_at, x)
+                    x = fma(dy, q_i, load(d_S, d_at))
+                    store(d_S, d_at, x)
                     dq = fma(dy, load(states, s_at), dq)
                     dk = fma(u, x, dk)
                     store(by_k, row * width, mul(k_i, x))
                     if two:
                         db = fma(splat(scalar(r, r_t + row)), x, db)
                         store(by_b, row * width, mul(b_i, x))
-                    s_at, x_at = s_at + K, x_at + K
+                    s_at, d_at = s_at + K, d_at + K
                 store(d_q, o_t * K + i, dq)
                 store(d_k, o_t * K + i, dk)
                 if two:
                     store(d_b, o_t * K + i, db)
-                for c in range(0, rows, 16):
-                    store_16(d_u, c, add_16(load_16(d_u, c), totals(by_k, c * width)))
-                    if two:
-                        store_16(d_r, c, add_16(load_16(d_r, c), totals(by_b, c * width)))
+                du = add_few(du, totals(by_k, 0))
+                if two:
+                    dr_b = add_few(dr_b, totals(by_b, 0))
 
             if two:
-                for c in range(0, rows, 16):
-                    store_16(d_v, o_t * V + j + c, load_16(d_u, c))
+                store_few(d_v, o_t * V + j, du)
+                store_few(d_r, 0, dr_b)
             else:
-                rate = splat_16(scalar(beta, beta_0 + (start + t) * steps[6]))
-                for c in range(0, rows, 16):
-                    du = load_16(d_u, c)
-                    dv = mul_16(rate, du)
-                    store_16(d_v, o_t * V + j + c, dv)
-                    store_16(d_r, c, sub_16(nothing_16, dv))
-                    d_beta[o_t] += total_16(mul_16(du, sub_16(load_16(v, v_t + c), load_16(r, r_t + c))))
+                dv = mul_few(splat_few(scalar(beta, beta_0 + (start + t) * steps[6])), du)
+                store_few(d_v, o_t * V + j, dv)
+                store_few(d_r, 0, sub_few(nothing_few, dv))
+                d_beta[o_t] += total_few(mul_few(du, sub_few(load_few(v, v_t), load_few(r, r_t))))
 
             for i in range(0, K, width):
                 w_i = decay(w, w_t, i)
                 p_i = load(a, a_t + i) if two else kept(w_i, load(k, k_t + i))
                 dp, dw = nothing, nothing
-                s_at, x_at = t * size + i, ds_at + i
-                for row in range(rows):
-                    dr, s, x = splat(scalar(d_r, row)), load(states, s_at), load(d_S, x_at)
+                s_at, d_at = t * size + i, x_at + i
+                for row in range(COLUMNS):
+                    dr, s, x = splat(scalar(d_r, row)), load(states, s_at), load(d_S, d_at)
                     dp = fma(dr, s, dp)
                     if belongs != NOTHING:
                         dw = fma(x, s, dw)
-                    store(d_S, x_at, fma(dr, p_i, kept(w_i, x)))
-                    s_at, x_at = s_at + K, x_at + K
+                    store(d_S, d_at, fma(dr, p_i, kept(w_i, x)))
+                    s_at, d_at = s_at + K, d_at + K
                 if two:
                     store(d_a, o_t * K + i, add(load(d_a, o_t * K + i), dp))
                 else:
@@ -281,7 +268,7 @@ def _backward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
     """The compiled way back of that kind, made at its first use."""
     version = VERSION
 
-    @njit(parallel=True, nogil=True, cache=True)
+    @kernel
     def walk(q, k, v, a, b, w, beta, r, d_y, begins, d_S, d_q, d_k, d_v, d_a, d_b, d_w, d_beta, strides, B, T, H, K, V):
         saved = (T + STEPS - 1) // STEPS
         for head in prange(B * H):
@@ -289,20 +276,18 @@ def _backward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
             x = strides[:, 0] * n + strides[:, 2] * h
             d = strides[:, 1]
             states = room((STEPS + 1) * COLUMNS * K)
-            rooms = (room(STEPS * COLUMNS), room(COLUMNS * lanes), room(COLUMNS * lanes), room(COLUMNS), room(COLUMNS))
+            rooms = (room(STEPS * COLUMNS), room(COLUMNS * lanes), room(COLUMNS * lanes), room(COLUMNS))
             for m in range(saved - 1, -1, -1):
                 for j in range(0, V, COLUMNS):
-                    rows = min(COLUMNS, V - j)
                     begin = (head * saved + m) * K * V + j
                     for i in range(0, K, 16):
-                        for row in range(0, rows, 16):
-                            transpose_16(begins, begin + i * V + row, V, states, row * K + i, K)
+                        transpose_16(begins, begin + i * V, V, states, i, K)
                     walk_back(
                         lanes, decays, low_rank, (q, k, v, a, b, w, beta, r, d_y),
                         (x[0], x[1], x[2] + j, x[3], x[4], x[5], x[6], x[7] + j, x[8] + j),
                         (d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8]),
                         (d_q, d_k, d_v, d_a, d_b, d_w, d_beta), n * T * H + h, states, rooms, d_S, (head * V + j) * K,
-                        m * STEPS, min(STEPS, T - m * STEPS), rows, j, H, K, V,
+                        m * STEPS, min(STEPS, T - m * STEPS), j, H, K, V,
                     )  # fmt: skip
         return version
 
@@ -310,7 +295,7 @@ def _backward(lanes: int, decays: int, low_rank: bool) -> Callable[..., None]:
 
 
 def _belongs(w: Tensor | None) -> int:
-    return NOTHING if w is None else KEY if w.shape[-1] > 1 else HEAD
+    return NOTHING if w is None else KEY if w.ndim == 4 else HEAD
 
 
 def _lanes(N: int) -> int:
@@ -324,39 +309,96 @@ def _views(*tensors: Tensor) -> tuple[list[np.ndarray], np.ndarray]:
     return [array for array, _ in parts], np.array([stride for _, stride in parts])
 
 
-def _run(
-    q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, beta: Tensor | None, g: Tensor | None, S: Tensor, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y and the last state; what a read at every step, and the states before every STEPS steps, both empty if not saved."""
+def _forgets(a: Tensor | None, g: Tensor | None) -> Tensor | None:
+    """Where g is -inf, so that a does not read; None if it reads everywhere."""
+    if a is None or g is None or not (forgets := g == -torch.inf).any():
+        return None
+    return forgets if g.ndim == 4 else forgets[..., None]
+
+
+@torch.library.custom_op("ostinato::delta_rule", mutates_args=(), device_types="cpu")
+def delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, beta: Tensor | None, g: Tensor | None,
+    S: Tensor, save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The form "cpu" of op:delta_rule (a and b are None) and of op:dplr (beta is None): float32, K and V multiples of 16.
+
+    Returns y and S after the last step; r of every step and the states before every STEPS steps, empty unless saved for
+    a way back.
+    """
     (B, T, H, K), V = q.shape, v.shape[-1]
-    w = None if g is None else g.exp()
+    w, forgets = None if g is None else g.exp(), _forgets(a, g)
+    a = a if forgets is None else a.masked_fill(forgets, 0)
     y, after = torch.empty(B, T, H, V), S.clone(memory_format=torch.contiguous_format)
     r = torch.empty(B, T if save else 1, H, V)
     begins = torch.empty(B, H, -(-T // STEPS) if save else 0, K, V)
     arrays, strides = _views(q, k, v, *(q if x is None else x for x in (a, b, w, beta)), y, r)
-    if not save:
+    if not save:  # one room for r, for all steps
         strides[-1, 1] = 0
     with threads():
         _forward(_lanes(V), _belongs(w), b is not None)(
             *arrays, after.view(-1).numpy(), begins.view(-1).numpy(), strides, B, T, H, K, V, save
         )
-    return y, after, r if save else r.new_empty(0), begins
+    return y, after, r if save else torch.empty(0), begins
 
 
-def _run_back(
+@delta_rule.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, beta: Tensor | None, g: Tensor | None,
+    S: Tensor, save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    (B, T, H, K), V = q.shape, v.shape[-1]
+    begins = S.new_empty(B, H, -(-T // STEPS) if save else 0, K, V)
+    return v.new_empty(v.shape), S.new_empty(S.shape), v.new_empty(v.shape if save else 0), begins
+
+
+@torch.library.custom_op("ostinato::delta_rule_backward", mutates_args=(), device_types="cpu")
+def delta_rule_backward(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, beta: Tensor | None, g: Tensor | None,
     r: Tensor, begins: Tensor, d_y: Tensor, d_after: Tensor,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients with respect to q, k, v, a, b, beta, g and S; empty for those that are None."""
     (B, T, H, K), V = q.shape, v.shape[-1]
-    w = None if g is None else g.exp()
-    d_S = d_after.mT.clone(memory_format=torch.contiguous_format)
+    w, forgets = None if g is None else g.exp(), _forgets(a, g)
+    a = a if forgets is None else a.masked_fill(forgets, 0)
     arrays, strides = _views(q, k, v, *(q if x is None else x for x in (a, b, w, beta)), r, d_y)
     d_q, d_k, d_a, d_b, d_w, d_beta = (torch.zeros(0 if x is None else x.shape) for x in (q, k, a, b, w, beta))
-    d_v = torch.empty(v.shape)
+    d_v, d_S = torch.empty(v.shape), d_after.mT.clone(memory_format=torch.contiguous_format)
+    outputs = (x.view(-1).numpy() for x in (d_S, d_q, d_k, d_v, d_a, d_b, d_w, d_beta))
     with threads():
         _backward(_lanes(K), _belongs(w), b is not None)(
-            *arrays, begins.view(-1).numpy(), *(x.view(-1).numpy() for x in (d_S, d_q, d_k, d_v, d_a, d_b, d_w, d_beta)),
-            strides, B, T, H, K, V,
-        )  # fmt: skip
-    return d_q, d_k, d_v, d_a, d_b, d_beta, d_w if w is None else d_w.mul_(w), d_S.mT.contiguous()
+            *arrays, begins.view(-1).numpy(), *outputs, strides, B, T, H, K, V
+        )
+    if forgets is not None:
+        d_a.masked_fill_(forgets, 0)
+    if w is not None:
+        d_w.mul_(w)
+    return d_q, d_k, d_v, d_a, d_b, d_beta, d_w, d_S.mT.contiguous()
+
+
+@delta_rule_backward.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, beta: Tensor | None, g: Tensor | None,
+    r: Tensor, begins: Tensor, d_y: Tensor, d_after: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return tuple(q.new_empty(0 if x is None else x.shape) for x in (q, k, v, a, b, beta, g, d_after))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *inputs, S, _ = inputs
+    _, _, r, begins = output
+    ctx.set_materialize_grads(False)
+    ctx.shape_of_S = S.shape
+    ctx.save_for_backward(*inputs, r, begins)
+
+
+def _gradients(ctx: Any, d_y: Tensor | None, d_after: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    *inputs, r, begins = ctx.saved_tensors
+    v = inputs[2]
+    d_y = v.new_zeros(v.shape) if d_y is None else d_y
+    d_after = v.new_zeros(ctx.shape_of_S) if d_after is None else d_after
+    *gradients, d_S = delta_rule_backward(*inputs, r, begins, d_y, d_after)
+    return *(None if x is None else d_x for x, d_x in zip(inputs, gradients, strict=True)), d_S, None
+
+
+delta_rule.register_autograd(_gradients, setup_context=_save)
