@@ -243,7 +243,9 @@ def safety(case: Case) -> None:
             module(module.random_input(2, 5)[: shape[0], : shape[1]])
         except ValueError as error:
             refused = str(error)
-        assert f"({shape[0]}, {shape[1]}" in refused, f"an input of shape {shape} is refused with its shape; got {refused!r}"
+        assert f"({shape[0]}, {shape[1]}" in refused, (
+            f"an input of shape {shape} is refused with its shape; got {refused!r}"
+        )
 
 
 def value(case: Case) -> None:

@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
+
+from ostinato.ops.linear import linear
 
 LARGEST_LOGITS = 1 << 24
 """Numbers of logits held at once: 64 MiB in float32."""

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from ostinato.layers.linear import Linear
 from ostinato.ops.pointwise import swiglu
 
 
@@ -16,8 +17,8 @@ class SwiGLU(nn.Module):
     def __init__(self, dim: int, expansion: float = 8 / 3):
         super().__init__()
         hidden = round_up(dim * expansion, 8)
-        self.project_in = nn.Linear(dim, 2 * hidden, bias=False)
-        self.project_out = nn.Linear(hidden, dim, bias=False)
+        self.project_in = Linear(dim, 2 * hidden, bias=False)
+        self.project_out = Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project_out(swiglu(self.project_in(x)))
@@ -33,8 +34,8 @@ class GELU(nn.Module):
     def __init__(self, dim: int, expansion: float = 4.0):
         super().__init__()
         hidden = round_up(dim * expansion, 8)
-        self.project_in = nn.Linear(dim, hidden, bias=False)
-        self.project_out = nn.Linear(hidden, dim, bias=False)
+        self.project_in = Linear(dim, hidden, bias=False)
+        self.project_out = Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project_out(gelu(self.project_in(x)))

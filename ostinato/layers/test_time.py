@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.positions import document_positions, rotary_angles, rotary_frequencies, rotate
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.ops.test_time import FastWeights, Layer, learn_at_test_time
@@ -60,18 +61,18 @@ class TTT(Mixer):
         sizes = [width, *(max(1, round(multiple * width)) for multiple in hidden), width]
         self.heads, self.mini_batch, self.learning_rate, self.rotary = heads, mini_batch, learning_rate, rotary
         self.widths = [dim if conv_width else 2 * dim, dim, dim if gate else 0]  # queries and keys, values, gate
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
+        self.project_in = Linear(dim, sum(self.widths), bias=False)
         self.convolution = ShortConvolution(2 * dim, conv_width, bias=True) if conv_width else None
         self.weights = nn.ParameterList(0.02 * torch.randn(heads, i, o) for i, o in zip(sizes, sizes[1:]))
         self.biases = nn.ParameterList(torch.zeros(heads, o) for o in sizes[1:])
-        self.rate = nn.Linear(dim, heads)
+        self.rate = Linear(dim, heads)
         nn.init.normal_(self.rate.weight, std=0.02)
         nn.init.zeros_(self.rate.bias)
         self.share = nn.Parameter(torch.zeros(mini_batch))
         self.inner_gain = nn.Parameter(torch.ones(heads, width))
         self.inner_bias = nn.Parameter(torch.zeros(heads, width))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.project_out = nn.Linear(dim, dim, bias=False)
+        self.project_out = Linear(dim, dim, bias=False)
 
     def initial_layers(self) -> tuple[Layer, ...]:
         """The inner model with which a document begins, in the type of states."""

@@ -6,10 +6,11 @@ Schuster and Paliwal 1997, https://doi.org/10.1109/78.650093.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from ostinato.contract import SequenceModule
+from ostinato.layers.linear import Linear
 from ostinato.models.stack import Part, build
 from ostinato.registry import register
 
@@ -37,7 +38,7 @@ class Bidirectional(SequenceModule):
         self.forwards, self.backwards = build(mixer, dim), build(mixer, dim)
         if not self.forwards.causal:
             raise ValueError("bidirectional takes a causal mixer; this one sees both ways already")
-        self.project_out = nn.Linear(2 * dim, dim, bias=False) if merge == "concat" else None
+        self.project_out = Linear(2 * dim, dim, bias=False) if merge == "concat" else None
 
     def encode(self, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
         begins, ends = _edges(x, mask, reset)

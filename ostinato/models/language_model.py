@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.contract import SequenceModule
+from ostinato.layers.linear import Linear
 from ostinato.layers.losses import IGNORED, chunked_cross_entropy
 from ostinato.layers.norms import RMSNorm
 from ostinato.models.stack import Part, Stack, StackState
@@ -55,7 +56,7 @@ class LanguageModel(SequenceModule):
         self.stack = Stack(dim, layers=layers, pattern=pattern, mlp=mlp, expansion=expansion)
         self.causal = self.stack.causal
         self.norm = RMSNorm(dim, eps=1e-5)
-        self.head = nn.Linear(dim, vocab_size, bias=False)
+        self.head = Linear(dim, vocab_size, bias=False)
         # small tied embeddings: logits of a fresh model have a variance near 1/2500 * D, its loss is near log vocab
         nn.init.normal_(self.embedding.weight, std=0.02)
         if tie:

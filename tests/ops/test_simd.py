@@ -1,4 +1,4 @@
-"""Vectors inside Numba: how exact e^x is, rows that do not fill a vector, complex numbers."""
+"""Vectors inside Numba: how exact e^x and 2^x are, rows that do not fill a vector, complex numbers."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,19 @@ from ostinato.kernels.cpu.simd import OPERATIONS
 
 _op = OPERATIONS[16]
 _load, _store, _load_some, _store_some = _op.load, _op.store, _op.load_some, _op.store_some
-_exp, _complex_fma, _conjugate_fma = _op.exp, _op.complex_fma, _op.conjugate_fma
+_exp, _exp2, _complex_fma, _conjugate_fma = _op.exp, _op.exp2, _op.complex_fma, _op.conjugate_fma
 
 
 @njit
 def _exp_of_all(x, y):
     for i in range(0, len(x), 16):
         _store(y, i, _exp(_load(x, i)))
+
+
+@njit
+def _exp2_of_all(x, y):
+    for i in range(0, len(x), 16):
+        _store(y, i, _exp2(_load(x, i)))
 
 
 @njit
@@ -33,32 +39,43 @@ def _complex(a, b, c, plain, conjugate):
     _store(conjugate, 0, _conjugate_fma(_load(a, 0), _load(b, 0), _load(c, 0)))
 
 
-def exponentials(x):
+def of_all(run, x):
     x = np.asarray(x, np.float32)
     y = np.empty(-(-len(x) // 16) * 16, np.float32)
-    _exp_of_all(np.resize(x, len(y)), y)
+    run(np.resize(x, len(y)), y)
     return y[: len(x)]
+
+
+def units_off(run, exact, x):
+    """The largest error in units in the last place."""
+    x = x.astype(np.float32)
+    exact = exact(x.astype(np.float64))
+    return np.abs((of_all(run, x) - exact) / np.spacing(exact.astype(np.float32)).astype(np.float64)).max()
 
 
 @pytest.mark.parametrize(("low", "high"), [(-87.0, 0.0), (-1.0, 0.0), (-0.001, 0.001), (0.0, 88.0)])
 def test_exp_is_within_two_units_in_the_last_place(low, high):
-    x = np.linspace(low, high, 1 << 18).astype(np.float32)
-    exact = np.exp(x.astype(np.float64))
-    unit = np.spacing(exact.astype(np.float32)).astype(np.float64)
-    assert np.abs((exponentials(x) - exact) / unit).max() <= 2
+    assert units_off(_exp_of_all, np.exp, np.linspace(low, high, 1 << 18)) <= 2
 
 
-def test_exp_at_the_ends():
+@pytest.mark.parametrize(("low", "high"), [(-126.0, 0.0), (-1.0, 0.0), (-0.001, 0.001), (0.0, 127.0)])
+def test_exp2_is_within_two_units_in_the_last_place(low, high):
+    assert units_off(_exp2_of_all, np.exp2, np.linspace(low, high, 1 << 18)) <= 2
+
+
+@pytest.mark.parametrize("run", [_exp_of_all, _exp2_of_all])
+def test_exponentials_at_the_ends(run):
     """A step of 0 keeps exactly, a reset forgets exactly, what is not a number stays."""
-    assert exponentials([0.0, -0.0, -np.inf, -1e30, -88.0]).tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
-    assert exponentials([np.inf, 1e30, 89.0]).tolist() == [np.inf] * 3
-    assert np.isnan(exponentials([np.nan, -np.nan])).all()
+    assert of_all(run, [0.0, -0.0, -np.inf, -1e30, -127.0]).tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert of_all(run, [np.inf, 1e30, 128.0]).tolist() == [np.inf] * 3
+    assert np.isnan(of_all(run, [np.nan, -np.nan])).all()
 
 
-def test_exp_between_normal_numbers_and_zero():
+@pytest.mark.parametrize(("run", "exact", "low"), [(_exp_of_all, np.exp, -87.0), (_exp2_of_all, np.exp2, -126.0)])
+def test_exponentials_between_normal_numbers_and_zero(run, exact, low):
     """Below 1.2e-38 the result loses digits, or is zero; it is never large."""
-    x = np.linspace(-104, -87, 4096).astype(np.float32)
-    assert np.abs(exponentials(x) - np.exp(x.astype(np.float64))).max() < 1.2e-38
+    x = np.linspace(low - 30, low, 4096).astype(np.float32)
+    assert np.abs(of_all(run, x) - exact(x.astype(np.float64))).max() < 1.2e-38
 
 
 @pytest.mark.parametrize("count", [1, 5, 15, 16, 40])

@@ -11,10 +11,11 @@ queries and keys (Henry et al. 2020, https://arxiv.org/abs/2010.04245; here RMS 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.norms import RMSNorm
 from ostinato.layers.positions import document_positions, rotary_angles, rotary_frequencies, rotate
 from ostinato.ops.attention import attention
@@ -77,10 +78,10 @@ class Attention(Mixer):
         self.window = window
         self.rope = rope
         self.theta = theta
-        self.project_in = nn.Linear(dim, (heads + 2 * kv_heads) * head_dim, bias=bias)
+        self.project_in = Linear(dim, (heads + 2 * kv_heads) * head_dim, bias=bias)
         self.q_norm = RMSNorm(head_dim, eps=1e-6) if qk_norm else None
         self.k_norm = RMSNorm(head_dim, eps=1e-6) if qk_norm else None
-        self.project_out = nn.Linear(heads * head_dim, dim, bias=bias)
+        self.project_out = Linear(heads * head_dim, dim, bias=bias)
 
     def initial_state(self, batch: int) -> AttentionState:
         _, G, K = self.shape

@@ -13,6 +13,7 @@ from torch import Tensor, einsum, nn
 from torch.nn.functional import linear
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.ops.softmax_scan import softmax_scan
 from ostinato.registry import register
 
@@ -43,9 +44,9 @@ class Aaren(Mixer):
         value_dim = value_dim or per_head(dim, heads)
         self.state_shape = (heads, value_dim)
         self.query = nn.Parameter(torch.randn(heads, key_dim))
-        self.project_k = nn.Linear(dim, heads * key_dim, bias=False)
-        self.project_v = nn.Linear(dim, heads * value_dim, bias=False)
-        self.project_out = nn.Linear(heads * value_dim, dim, bias=False)
+        self.project_k = Linear(dim, heads * key_dim, bias=False)
+        self.project_v = Linear(dim, heads * value_dim, bias=False)
+        self.project_out = Linear(heads * value_dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> AarenState:
         w = torch.zeros(batch, *self.state_shape, **self.state_like)

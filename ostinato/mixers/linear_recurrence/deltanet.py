@@ -12,10 +12,11 @@ https://arxiv.org/abs/2406.06484; negative eigenvalues: Grazzi et al. 2024, http
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import silu
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.norms import RMSNorm, l2_norm
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.ops.delta_rule import delta_rule
@@ -65,10 +66,10 @@ class DeltaNet(Mixer):
         self.largest_beta = 2 if negative_eigenvalues else 1
         self.convolved = [heads * width for width in (key_dim, key_dim, value_dim)]  # q k v
         self.widths = [sum(self.convolved), heads]  # q k v, beta
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
+        self.project_in = Linear(dim, sum(self.widths), bias=False)
         self.convolution = ShortConvolution(sum(self.convolved), conv_width)
         self.norm = RMSNorm(value_dim, eps=1e-5)
-        self.project_out = nn.Linear(heads * value_dim, dim, bias=False)
+        self.project_out = Linear(heads * value_dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> DeltaNetState:
         S = torch.zeros(batch, *self.state_shape, **self.state_like)

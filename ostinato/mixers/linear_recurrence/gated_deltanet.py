@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.norms import RMSNorm, l2_norm
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.layers.ssm import inverse_softplus, log_uniform
@@ -70,12 +71,12 @@ class GatedDeltaNet(Mixer):
         self.largest_beta = 2 if negative_eigenvalues else 1
         self.convolved = [self.key_heads * key_dim, self.key_heads * key_dim, heads * value_dim]  # q k v
         self.widths = [sum(self.convolved), heads * value_dim, heads, heads]  # q k v, output gate, beta, dt
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
+        self.project_in = Linear(dim, sum(self.widths), bias=False)
         self.convolution = ShortConvolution(sum(self.convolved), conv_width)
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(0, 16).clamp(min=1e-4).log())
         self.dt_bias = nn.Parameter(inverse_softplus(log_uniform(1e-3, 1e-1, heads)))
         self.norm = RMSNorm(value_dim, eps=eps)
-        self.project_out = nn.Linear(heads * value_dim, dim, bias=False)
+        self.project_out = Linear(heads * value_dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> GatedDeltaNetState:
         S = torch.zeros(batch, *self.state_shape, **self.state_like)

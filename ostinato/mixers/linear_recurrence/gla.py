@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.norms import RMSNorm
 from ostinato.ops.linear_attention import linear_attention
 from ostinato.registry import register
@@ -52,10 +53,10 @@ class GLA(Mixer):
         self.state_shape = (heads, key_dim, value_dim)
         self.slowness = slowness
         self.widths = [heads * width for width in (key_dim, key_dim, value_dim, value_dim)]  # q k v, output gate
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
-        self.decay = nn.Sequential(nn.Linear(dim, gate_rank, bias=False), nn.Linear(gate_rank, heads * key_dim))
+        self.project_in = Linear(dim, sum(self.widths), bias=False)
+        self.decay = nn.Sequential(Linear(dim, gate_rank, bias=False), Linear(gate_rank, heads * key_dim))
         self.norm = RMSNorm(value_dim, eps=1e-5)
-        self.project_out = nn.Linear(heads * value_dim, dim, bias=False)
+        self.project_out = Linear(heads * value_dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> GLAState:
         return GLAState(torch.zeros(batch, *self.state_shape, **self.state_like))

@@ -13,10 +13,11 @@ from math import log, log1p
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid, silu
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.norms import RMSNorm
 from ostinato.ops.linear_attention import linear_attention
 from ostinato.registry import register
@@ -47,9 +48,9 @@ class HGRN2(Mixer):
         self.state_shape = (heads, key_dim, value_dim)
         self.lower_bound = lower_bound
         self.widths = [heads * width for width in (key_dim, key_dim, value_dim)]  # q f i
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
+        self.project_in = Linear(dim, sum(self.widths), bias=False)
         self.norm = RMSNorm(dim, eps=1e-5)
-        self.project_out = nn.Linear(dim, dim, bias=False)
+        self.project_out = Linear(dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> HGRN2State:
         return HGRN2State(torch.zeros(batch, *self.state_shape, **self.state_like))

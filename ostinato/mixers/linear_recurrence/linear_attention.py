@@ -8,10 +8,11 @@ Katharopoulos, Vyas, Pappas, Fleuret 2020, https://arxiv.org/abs/2006.16236.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import elu
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.ops.linear_attention import normalized_linear_attention
 from ostinato.registry import register
 
@@ -38,8 +39,8 @@ class LinearAttention(Mixer):
         key_dim = key_dim or value_dim
         self.state_shape = (heads, key_dim, value_dim)
         self.widths = [heads * width for width in (key_dim, key_dim, value_dim)]
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
-        self.project_out = nn.Linear(dim, dim, bias=False)
+        self.project_in = Linear(dim, sum(self.widths), bias=False)
+        self.project_out = Linear(dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> LinearAttentionState:
         H, K, V = self.state_shape

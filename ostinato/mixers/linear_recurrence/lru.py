@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.contract import Mixer
+from ostinato.layers.linear import Linear
 from ostinato.layers.ssm import ring
 from ostinato.ops.scan import scan
 from ostinato.registry import register
@@ -50,9 +51,9 @@ class LRU(Mixer):
         nu, theta = ring(N, min_radius, max_radius, max_phase)
         self.nu, self.theta = nn.Parameter(nu), nn.Parameter(theta)
         self.gamma = nn.Parameter(torch.log(-torch.expm1(-2 * nu.exp())) / 2)
-        self.project_in = nn.Linear(dim, 2 * N, bias=False)  # B, real and imaginary parts
+        self.project_in = Linear(dim, 2 * N, bias=False)  # B, real and imaginary parts
         nn.init.normal_(self.project_in.weight, std=(2 * dim) ** -0.5)
-        self.project_out = nn.Linear(2 * N, dim, bias=False)  # C; reads imaginary parts with the opposite sign
+        self.project_out = Linear(2 * N, dim, bias=False)  # C; reads imaginary parts with the opposite sign
         nn.init.normal_(self.project_out.weight, std=N**-0.5)
         self.D = nn.Parameter(torch.randn(dim))
 

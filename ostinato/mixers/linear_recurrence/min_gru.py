@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ostinato.contract import Mixer
 from ostinato.layers.activations import positive
+from ostinato.layers.linear import Linear
 from ostinato.ops.scan import scan
 from ostinato.registry import register
 
@@ -34,8 +35,8 @@ class MinGRU(Mixer):
     def __init__(self, dim: int, *, expansion: float = 1.5):
         super().__init__(dim)
         self.width = max(1, int(dim * expansion))
-        self.project_in = nn.Linear(dim, 2 * self.width, bias=False)  # candidate, gate
-        self.project_out = nn.Identity() if expansion == 1 else nn.Linear(self.width, dim, bias=False)
+        self.project_in = Linear(dim, 2 * self.width, bias=False)  # candidate, gate
+        self.project_out = nn.Identity() if expansion == 1 else Linear(self.width, dim, bias=False)
 
     def initial_state(self, batch: int) -> MinGRUState:
         return MinGRUState(torch.zeros(batch, self.width, **self.state_like))

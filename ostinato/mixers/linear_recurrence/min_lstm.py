@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from ostinato.contract import Mixer
 from ostinato.layers.activations import positive
+from ostinato.layers.linear import Linear
 from ostinato.ops.scan import scan
 from ostinato.registry import register
 
@@ -35,8 +36,8 @@ class MinLSTM(Mixer):
     def __init__(self, dim: int, *, expansion: float = 1.5):
         super().__init__(dim)
         self.width = max(1, int(dim * expansion))
-        self.project_in = nn.Linear(dim, 3 * self.width, bias=False)  # candidate, forget gate, input gate
-        self.project_out = nn.Identity() if expansion == 1 else nn.Linear(self.width, dim, bias=False)
+        self.project_in = Linear(dim, 3 * self.width, bias=False)  # candidate, forget gate, input gate
+        self.project_out = nn.Identity() if expansion == 1 else Linear(self.width, dim, bias=False)
 
     def initial_state(self, batch: int) -> MinLSTMState:
         return MinLSTMState(torch.zeros(batch, self.width, **self.state_like))

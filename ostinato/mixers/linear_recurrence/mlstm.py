@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.ops.linear_attention import stabilized_linear_attention
 from ostinato.registry import register
 
@@ -47,13 +48,13 @@ class MLSTM(Mixer):
         self.state_shape = (heads, key_dim, value_dim)
         self.gate_cap = gate_cap
         self.widths = [heads * width for width in (key_dim, key_dim, value_dim, value_dim)]  # q k v, output gate
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
-        self.gates = nn.Linear(dim, 2 * heads)  # input and forget gates
+        self.project_in = Linear(dim, sum(self.widths), bias=False)
+        self.gates = Linear(dim, 2 * heads)  # input and forget gates
         nn.init.zeros_(self.gates.weight)
         with torch.no_grad():
             self.gates.bias.copy_(torch.cat([torch.full((heads,), -10.0), torch.linspace(3.0, 6.0, heads)]))
         self.norm_weight = nn.Parameter(torch.ones(dim))
-        self.project_out = nn.Linear(dim, dim, bias=False)
+        self.project_out = Linear(dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> MLSTMState:
         H, K, V = self.state_shape

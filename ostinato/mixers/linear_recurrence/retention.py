@@ -9,10 +9,11 @@ Sun, Dong, Huang, Ma, Xia, Xue, Wang, Wei 2023, https://arxiv.org/abs/2307.08621
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.positions import document_positions, rotary_angles, rotary_frequencies, rotate
 from ostinato.ops.linear_attention import linear_attention
 from ostinato.registry import register
@@ -43,8 +44,8 @@ class Retention(Mixer):
         self.state_shape = (heads, key_dim, value_factor * key_dim)
         self.theta = theta
         self.widths = [dim, dim, value_factor * dim, value_factor * dim]  # q k v, output gate
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=False)
-        self.project_out = nn.Linear(value_factor * dim, dim, bias=False)
+        self.project_in = Linear(dim, sum(self.widths), bias=False)
+        self.project_out = Linear(value_factor * dim, dim, bias=False)
 
     @property
     def log_decay(self) -> Tensor:

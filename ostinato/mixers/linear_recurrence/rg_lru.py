@@ -15,6 +15,7 @@ from torch import Tensor, einsum, nn
 from torch.nn.functional import gelu, softplus
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.ops.scan import scan
 from ostinato.registry import register
@@ -62,7 +63,7 @@ class RGLRU(Mixer):
         self.width = width = width or dim
         block = per_head(width, heads, "width")
         self.sharpness = sharpness
-        self.project_in = nn.Linear(dim, 2 * width)  # recurrent branch, gate
+        self.project_in = Linear(dim, 2 * width)  # recurrent branch, gate
         nn.init.normal_(self.project_in.weight, std=dim**-0.5)
         nn.init.zeros_(self.project_in.bias)
         self.convolution = ShortConvolution(width, conv_width, bias=True)
@@ -71,7 +72,7 @@ class RGLRU(Mixer):
         self.gates_bias = nn.Parameter(torch.zeros(heads, 2 * block))
         rate = -torch.empty(width).uniform_(min_decay, max_decay).log() / sharpness
         self.Lambda = nn.Parameter(torch.expm1(rate).log())  # softplus of this is the rate
-        self.project_out = nn.Linear(width, dim)
+        self.project_out = Linear(width, dim)
         nn.init.normal_(self.project_out.weight, std=width**-0.5)
         nn.init.zeros_(self.project_out.bias)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.ops.cells import lstm
 from ostinato.registry import register
 
@@ -39,9 +40,9 @@ class LSTM(Mixer):
         super().__init__(dim)
         hidden = dim if hidden is None else hidden
         self.state_shape = (heads, per_head(hidden, heads, "hidden"))
-        self.project_in = nn.Linear(dim, 4 * hidden)
+        self.project_in = Linear(dim, 4 * hidden)
         self.recurrent = nn.Parameter(torch.empty(*self.state_shape, 4 * self.state_shape[1]))
-        self.project_out = nn.Linear(hidden, dim, bias=False) if hidden != dim else nn.Identity()
+        self.project_out = Linear(hidden, dim, bias=False) if hidden != dim else nn.Identity()
         with torch.no_grad():
             for parameter in (self.project_in.weight, self.project_in.bias, self.recurrent):
                 parameter.uniform_(-(hidden**-0.5), hidden**-0.5)

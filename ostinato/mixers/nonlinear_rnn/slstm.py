@@ -16,6 +16,7 @@ from torch import Tensor, einsum, nn
 from torch.nn.functional import layer_norm, silu
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.ops import cells
 from ostinato.ops.rnn import rnn
@@ -73,7 +74,7 @@ class SLSTM(Mixer):
         with torch.no_grad():
             self.bias[1] = 5 - 12 * (torch.arange(K) / max(K - 1, 1)) ** (0.3 + 1.3 * depth)
         self.norm_weight = nn.Parameter(torch.ones(heads, K))
-        self.project_out = nn.Linear(dim, dim, bias=False) if project else nn.Identity()
+        self.project_out = Linear(dim, dim, bias=False) if project else nn.Identity()
 
     def initial_state(self, batch: int) -> SLSTMState:
         h, c, n = (torch.zeros(batch, *self.state_shape, **self.state_like) for _ in range(3))

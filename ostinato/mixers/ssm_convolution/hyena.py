@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ostinato.contract import Mixer
+from ostinato.layers.linear import Linear
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.ops.long_convolution import long_convolution
 from ostinato.registry import register
@@ -42,9 +43,9 @@ class ImplicitFilter(nn.Module):
         super().__init__()
         self.length, self.bands = length, bands
         sizes = [2 * bands + 1, width, width, width]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.hidden = nn.ModuleList(Linear(a, b) for a, b in zip(sizes, sizes[1:]))
         self.frequency = nn.Parameter(torch.full((width,), sine))
-        self.readout = nn.Linear(width, channels, bias=False)
+        self.readout = Linear(width, channels, bias=False)
 
     def forward(self) -> Tensor:
         # a fast sine of a rounded number is another number: everything in float32 or better
@@ -104,11 +105,11 @@ class Hyena(Mixer):
             sizes = f"{max_length}, {filter_width} and {bands}"
             raise ValueError(f"max_length, filter_width and bands are at least 1; got {sizes}")
         self.order = order
-        self.project_in = nn.Linear(dim, (order + 1) * dim)
+        self.project_in = Linear(dim, (order + 1) * dim)
         self.convolution = ShortConvolution((order + 1) * dim, conv_width, bias=True)
         self.filter = ImplicitFilter((order - 1) * dim, max_length, filter_width, bands, sine)
         self.D = nn.Parameter(torch.randn(order - 1, dim))
-        self.project_out = nn.Linear(dim, dim)
+        self.project_out = Linear(dim, dim)
 
     def initial_state(self, batch: int) -> HyenaState:
         nothing = torch.zeros(batch, 0, self.dim, **self.state_like)

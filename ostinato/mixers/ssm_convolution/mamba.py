@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from ostinato.contract import Mixer
+from ostinato.layers.linear import Linear
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.layers.ssm import inverse_softplus, log_uniform
 from ostinato.ops.selective_scan import selective_scan
@@ -64,16 +65,16 @@ class Mamba(Mixer):
         rank = dt_rank or ceil(dim / 16)
         self.state_shape = (inner, state_size)
         self.widths = [rank, state_size, state_size]  # dt B C
-        self.project_in = nn.Linear(dim, 2 * inner, bias=bias)
+        self.project_in = Linear(dim, 2 * inner, bias=bias)
         self.convolution = ShortConvolution(inner, conv_width, bias=True)
-        self.select = nn.Linear(inner, sum(self.widths), bias=False)
-        self.step = nn.Linear(rank, inner)
+        self.select = Linear(inner, sum(self.widths), bias=False)
+        self.step = Linear(rank, inner)
         nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
         with torch.no_grad():
             self.step.bias.copy_(inverse_softplus(log_uniform(dt_min, dt_max, inner).clamp(min=1e-4)))
         self.A_log = nn.Parameter(torch.arange(1.0, state_size + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
-        self.project_out = nn.Linear(inner, dim, bias=bias)
+        self.project_out = Linear(inner, dim, bias=bias)
 
     def initial_state(self, batch: int) -> MambaState:
         h = torch.zeros(batch, *self.state_shape, **self.state_like)

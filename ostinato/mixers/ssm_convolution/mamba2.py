@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu, softplus
 
 from ostinato.contract import Mixer, per_head
+from ostinato.layers.linear import Linear
 from ostinato.layers.short_convolution import ShortConvolution
 from ostinato.layers.ssm import inverse_softplus, log_uniform
 from ostinato.ops.linear_attention import linear_attention
@@ -76,13 +77,13 @@ class Mamba2(Mixer):
         shared = groups * state_size
         self.widths = [inner, inner + 2 * shared, heads]  # z; u B C; dt
         self.convolved = [inner, shared, shared]
-        self.project_in = nn.Linear(dim, sum(self.widths), bias=bias)
+        self.project_in = Linear(dim, sum(self.widths), bias=bias)
         self.convolution = ShortConvolution(sum(self.convolved), conv_width, bias=True)
         self.dt_bias = nn.Parameter(inverse_softplus(log_uniform(dt_min, dt_max, heads).clamp(min=1e-4)))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(heads))
         self.norm_weight = nn.Parameter(torch.ones(inner))
-        self.project_out = nn.Linear(inner, dim, bias=bias)
+        self.project_out = Linear(inner, dim, bias=bias)
 
     def initial_state(self, batch: int) -> Mamba2State:
         S = torch.zeros(batch, *self.state_shape, **self.state_like)

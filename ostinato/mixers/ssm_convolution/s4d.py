@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, glu
 
 from ostinato.contract import Mixer
+from ostinato.layers.linear import Linear
 from ostinato.layers.ssm import log_uniform, s4d_spectrum
 from ostinato.ops.diagonal_ssm import diagonal_ssm
 from ostinato.registry import register
@@ -83,7 +84,7 @@ class S4D(Mixer):
         self.A_frequency = nn.Parameter(A.imag.repeat(dim, 1))
         self.C = nn.Parameter(torch.randn(dim, pairs, 2) * 0.5**0.5)
         self.D = nn.Parameter(torch.randn(dim))
-        self.project_out = nn.Linear(dim, 2 * dim)
+        self.project_out = Linear(dim, 2 * dim)
 
     def initial_state(self, batch: int) -> S4DState:
         return S4DState(torch.zeros(batch, *self.C.shape, **self.state_like))
