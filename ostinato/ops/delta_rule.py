@@ -200,7 +200,8 @@ def _run_kernel(
     from ostinato.kernels.cpu.delta_rule import delta_rule as run
 
     # the kernel trusts shapes; these change nothing, or say which of them is wrong
-    q, k, a, b = (x if x is None else x.expand(B, T, H, K) for x in (q, k, a, b))
+    q, k = q.expand(B, T, H, K), k.expand(B, T, H, K)
+    a, b = (x if x is None else x.expand(B, T, H, K) for x in (a, b))
     v, S = v.expand(B, T, H, V), S.expand(B, H, K, V)
     beta = beta if beta is None else beta.expand(B, T, H)
     g = g if g is None else g.expand(B, T, H) if g.ndim == 3 else g.expand(B, T, H, K)

@@ -37,7 +37,9 @@ def test_onednn_gives_the_numbers_of_torch(onednn, shape, bias):
 
 def test_onednn_is_used_for_many_rows_of_float32_only(onednn, monkeypatch):
     used = []
-    monkeypatch.setattr(module._Product, "apply", lambda x, w, b: used.append(x.shape) or torch.nn.functional.linear(x, w, b))
+    monkeypatch.setattr(
+        module._Product, "apply", lambda x, w, b: used.append(x.shape) or torch.nn.functional.linear(x, w, b)
+    )
     weight = torch.randn(4, 3)
     linear(torch.randn(16, 3), weight)
     assert used == [(16, 3)]
