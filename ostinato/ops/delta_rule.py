@@ -194,7 +194,7 @@ def _run_kernel(
     (B, T, H, _), (K, V) = q.shape, S.shape[-2:]
     if not _suits_kernel(S):
         raise ValueError(
-            "the cpu form of the delta rule reads float32 on a CPU, K and V in multiples of 16; "
+            "the cpu form of the delta rule reads float32 on a CPU, K and V that nearly fill vectors of 16; "
             f"got {S.dtype} on {S.device}, K = {K}, V = {V}"
         )
     from ostinato.kernels.cpu.delta_rule import delta_rule as run
@@ -205,13 +205,17 @@ def _run_kernel(
     v, S = v.expand(B, T, H, V), S.expand(B, H, K, V)
     beta = beta if beta is None else beta.expand(B, T, H)
     g = g if g is None else g.expand(B, T, H) if g.ndim == 3 else g.expand(B, T, H, K)
-    arguments = q, k, v, a, b, beta, g, S
+    q, k, v = (kernels.fill(x) for x in (q, k, v))
+    a, b = (x if x is None else kernels.fill(x) for x in (a, b))
+    g = g if g is None or g.ndim == 3 else kernels.fill(g)
+    arguments = q, k, v, a, b, beta, g, kernels.fill(S, 2)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments)
-    return run(*arguments, save)[:2]
+    y, after, *_ = run(*arguments, save)
+    return y[..., :V], after[..., :K, :V]
 
 
 def _suits_kernel(S: Tensor) -> bool:
-    return S.shape[-2] % 16 == 0 and S.shape[-1] % 16 == 0 and kernels.suits(S)
+    return kernels.fills_vectors(*S.shape[-2:]) and kernels.suits(S)
 
 
 def _suits(q: Tensor, S: Tensor) -> str:

@@ -68,16 +68,20 @@ def kernel(
     """The sweep over time of `ostinato.kernels.cpu.linear_attention`, with tiles of S in registers."""
     if not _suits_kernel(q, v, S, u):
         raise ValueError(
-            "the cpu form of linear attention reads float32 on a CPU, K and V in multiples of 16, and no bonus; "
+            "the cpu form of linear attention reads float32 on a CPU, K and V that nearly fill vectors of 16, and no bonus; "
             f"got {S.dtype} on {S.device}, K = {q.shape[-1]}, V = {v.shape[-1]}{'' if u is None else ', a bonus'}"
         )
     from ostinato.kernels.cpu.linear_attention import linear_attention as run
 
-    return run(q, k, v, g[..., None] if g is not None and g.ndim == 3 else g, S)
+    K, V = S.shape[-2:]
+    if g is not None:
+        g = g[..., None] if g.ndim == 3 else kernels.fill(g)
+    y, after = run(*(kernels.fill(x) for x in (q, k, v)), g, kernels.fill(S, 2))
+    return y[..., :V], after[..., :K, :V]
 
 
 def _suits_kernel(q: Tensor, v: Tensor, S: Tensor, u: Tensor | None) -> bool:
-    return u is None and q.shape[-1] % 16 == 0 and v.shape[-1] % 16 == 0 and kernels.suits(S)
+    return u is None and kernels.fills_vectors(q.shape[-1], v.shape[-1]) and kernels.suits(S)
 
 
 FORMS: Forms = {"reference": reference, "torch": chunked, "cpu": kernel}

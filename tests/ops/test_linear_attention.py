@@ -51,23 +51,29 @@ def test_form_equals_definition(form, kind, bonus, decay):
 
 @pytest.mark.parametrize("kind", ["none", "scalar", "vector"])
 @pytest.mark.parametrize("decay", [0.0, 0.1, 5.0])
-@pytest.mark.parametrize(("K", "V"), [(16, 48), (32, 112)])
+@pytest.mark.parametrize(("K", "V"), [(16, 48), (32, 112), (9, 18)])
 def test_kernel_equals_definition(kind, decay, K, V):
-    """In float32, to 1e-5 of the size of each output and gradient; inputs are slices of a wider tensor, as in mixers."""
+    """In float32, to 1e-5 of the size of each output and gradient; inputs are slices of a wider tensor, as in mixers.
+
+    The gate's gradient is a difference, of q dq and k dk: its error is measured by the size of these.
+    """
     for T in (1, 2, 63, 64, 65, 150):
         *arguments, _ = inputs(T, K, V, decay, kind)
         expected = values_and_gradients(FORMS["reference"], arguments)
         q, k, v, g, S = (a if a is None else a.float() for a in arguments)
         q, k, v = (torch.cat([a, a], -1)[..., : a.shape[-1]] for a in (q, k, v))
         found = values_and_gradients(FORMS["cpu"], [q, k, v, g, S])
-        for one, other in zip(found, expected, strict=True):
-            assert (one - other).norm() <= 1e-5 * other.norm() + 1e-6
+        sizes = [part.norm() for part in expected]
+        if g is not None:
+            sizes[5] = torch.maximum(sizes[5], (arguments[0] * expected[2]).norm())
+        for one, other, size in zip(found, expected, sizes, strict=True):
+            assert (one - other).norm() <= 1e-5 * size + 1e-6
 
 
 def test_kernel_says_what_it_cannot_read():
     *arguments, _ = inputs(T=5, K=3, V=5)
     with pytest.raises(
-        ValueError, match=r"K and V in multiples of 16, and no bonus; got torch\.float64 on cpu, K = 3, V = 5"
+        ValueError, match=r"K and V that nearly fill vectors of 16, and no bonus; got torch\.float64 on cpu, K = 3, V = 5"
     ):
         FORMS["cpu"](*arguments)
 

@@ -5,6 +5,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @cache
@@ -21,3 +22,21 @@ def works() -> bool:
 def suits(*tensors: Tensor) -> bool:
     """Whether kernels can run on these: float32, on a CPU, Numba at hand."""
     return all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors) and works()
+
+
+LANES = 16
+"""Numbers of a vector: the widths of a kernel's state are multiples of it."""
+
+
+def fills_vectors(*widths: int) -> bool:
+    """Whether a state of these widths, filled up to whole vectors, is at most 4 times as large: then a kernel still wins."""
+    filled = total = 1
+    for width in widths:
+        filled, total = filled * -(-width // LANES) * LANES, total * width
+    return filled <= 4 * total
+
+
+def fill(x: Tensor, axes: int = 1) -> Tensor:
+    """x with zeros at the end of its last axes, up to whole vectors; x itself where they are whole."""
+    missing = [-size % LANES for size in reversed(x.shape[-axes:])]
+    return pad(x, [n for width in missing for n in (0, width)]) if any(missing) else x
