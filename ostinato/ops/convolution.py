@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ostinato.kernels import cpu as kernels
 from ostinato.ops.choice import Forms, choose
 from ostinato.registry import register
 
@@ -44,7 +45,23 @@ def short_shifted(x: Tensor, weight: Tensor, state: Tensor, reset: Tensor | None
     return y, past[:, T:] * (document[:, T:] == document[:, -1:])[..., None]
 
 
-SHORT_FORMS: Forms = {"reference": short_reference, "torch": short_shifted}
+def short_kernel(x: Tensor, weight: Tensor, state: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The same, row by row, as fast as memory is read and written: `ostinato.kernels.cpu.short_convolution`."""
+    if not _suits_kernel(x, weight, state):
+        raise ValueError(
+            "the cpu form of the short convolution reads float32 on a CPU and filters of at most 256 taps; "
+            f"got {state.dtype} on {state.device}, {weight.shape[1]} taps"
+        )
+    from ostinato.kernels.cpu.short_convolution import short_convolution as run
+
+    return run(x, weight, state, reset)
+
+
+def _suits_kernel(x: Tensor, weight: Tensor, state: Tensor) -> bool:
+    return weight.shape[1] <= 256 and kernels.suits(x, weight, state)
+
+
+SHORT_FORMS: Forms = {"reference": short_reference, "torch": short_shifted, "cpu": short_kernel}
 
 
 @register("op:short_convolution")
@@ -58,5 +75,7 @@ def short_convolution(x: Tensor, weight: Tensor, state: Tensor, reset: Tensor | 
 
     Returns y (B, T, D) in the type of x and the last W - 1 inputs.
     """
-    y, after = choose(SHORT_FORMS, suits="torch")(x.to(state.dtype), weight.to(state.dtype), state, reset)
+    arguments = x.to(state.dtype), weight.to(state.dtype), state
+    suits = "cpu" if x.shape[1] > 1 and _suits_kernel(*arguments) else "torch"
+    y, after = choose(SHORT_FORMS, suits)(*arguments, reset)
     return y.to(x.dtype), after

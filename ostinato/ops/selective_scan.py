@@ -22,14 +22,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ostinato.kernels import cpu as kernels
 from ostinato.ops.choice import Forms, choose
 from ostinato.registry import register
 
 
 def reference(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, reset: Tensor | None
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, reset: Tensor | None, D: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence as it is written above, without D x."""
+    """The recurrence as it is written above."""
     y = []
     for t in range(x.shape[1]):
         decay = (dt[:, t, :, None] * A).exp()
@@ -37,7 +38,11 @@ def reference(
             decay = decay.masked_fill(reset[:, t, None, None], 0)
         h = decay * h + (dt[:, t] * x[:, t])[..., None] * B[:, t, None]
         y.append((h * C[:, t, None]).sum(-1))
-    return torch.stack(y, 1), h
+    return _with_skip(torch.stack(y, 1), D, x), h
+
+
+def _with_skip(y: Tensor, D: Tensor | None, x: Tensor) -> Tensor:
+    return y if D is None else y + D * x
 
 
 CHUNK = 32
@@ -129,13 +134,26 @@ def _gradients(
 
 
 def chunked(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, reset: Tensor | None
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, reset: Tensor | None, D: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The same, chunk by chunk."""
-    return _SelectiveScan.apply(x, dt, A, B, C, h, None if reset is None else (~reset).to(h.dtype))
+    y, after = _SelectiveScan.apply(x, dt, A, B, C, h, None if reset is None else (~reset).to(h.dtype))
+    return _with_skip(y, D, x), after
 
 
-FORMS: Forms = {"reference": reference, "torch": chunked}
+def kernel(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, reset: Tensor | None, D: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same with the states in registers: `ostinato.kernels.cpu.selective_scan`."""
+    if not kernels.suits(x, dt, A, B, C, h):
+        raise ValueError(f"the cpu form of the selective scan reads float32 on a CPU; got {h.dtype} on {h.device}")
+    from ostinato.kernels.cpu.selective_scan import selective_scan as run
+
+    y, after, _ = run(x, dt, A, B, C, D, h, reset)
+    return y, after
+
+
+FORMS: Forms = {"reference": reference, "torch": chunked, "cpu": kernel}
 
 
 @register("op:selective_scan", paper="mamba")
@@ -162,11 +180,9 @@ def selective_scan(
 
     Returns y (B, T, D) in the type of x and h after the last token.
     """
-    form = choose(FORMS, suits="reference" if x.shape[1] == 1 else "torch")
-    kind = state.dtype
-    x_ = x.to(kind)
+    suits = "reference" if x.shape[1] == 1 else "cpu" if kernels.suits(state) else "torch"
+    form, kind = choose(FORMS, suits), state.dtype
+    skip = None if D is None else D.to(kind)
     with torch.autocast(x.device.type, enabled=False):
-        y, after = form(x_, dt.to(kind), A.to(kind), B.to(kind), C.to(kind), state, reset)
-    if D is not None:
-        y = y + D.to(kind) * x_
+        y, after = form(x.to(kind), dt.to(kind), A.to(kind), B.to(kind), C.to(kind), state, reset, skip)
     return y.to(x.dtype), after

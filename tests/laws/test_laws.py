@@ -5,7 +5,7 @@ import pytest
 from ostinato.laws import LAWS, cases
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
+@pytest.mark.parametrize("case", list(cases()), ids=str)
 @pytest.mark.parametrize("law", LAWS)
 def test_law(law, case):
     LAWS[law](case)

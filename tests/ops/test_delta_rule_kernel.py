@@ -29,7 +29,14 @@ def assert_near(found, expected):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     ("kind", "K", "V"),
-    [("none", 64, 48), ("scalar", 16, 64), ("vector", 32, 32), ("vector", 16, 48), ("vector", 18, 9), ("scalar", 12, 20)],
+    [
+        ("none", 64, 48),
+        ("scalar", 16, 64),
+        ("vector", 32, 32),
+        ("vector", 16, 48),
+        ("vector", 18, 9),
+        ("scalar", 12, 20),
+    ],
 )
 def test_kernel_equals_definition(rule, kind, K, V):
     """Decays from nothing to strong, -inf here and there; lengths around the 32 steps between saved states."""
@@ -120,11 +127,15 @@ def test_kernel_runs_where_it_suits(monkeypatch):
 def test_kernel_says_what_it_cannot_read():
     with (
         backend("cpu"),
-        pytest.raises(ValueError, match=r"K and V that nearly fill vectors of 16; got torch.float64 on cpu, K = 3, V = 5"),
+        pytest.raises(
+            ValueError, match=r"K and V that nearly fill vectors of 16; got torch.float64 on cpu, K = 3, V = 5"
+        ),
     ):
         delta_rule(*inputs())
     with (
         backend("cpu"),
-        pytest.raises(ValueError, match=r"K and V that nearly fill vectors of 16; got torch.float32 on cpu, K = 5, V = 3"),
+        pytest.raises(
+            ValueError, match=r"K and V that nearly fill vectors of 16; got torch.float32 on cpu, K = 5, V = 3"
+        ),
     ):
         dplr(*in_float(dplr_inputs(K=5, V=3)))

@@ -73,7 +73,8 @@ def test_kernel_equals_definition(kind, decay, K, V):
 def test_kernel_says_what_it_cannot_read():
     *arguments, _ = inputs(T=5, K=3, V=5)
     with pytest.raises(
-        ValueError, match=r"K and V that nearly fill vectors of 16, and no bonus; got torch\.float64 on cpu, K = 3, V = 5"
+        ValueError,
+        match=r"K and V that nearly fill vectors of 16, and no bonus; got torch\.float64 on cpu, K = 3, V = 5",
     ):
         FORMS["cpu"](*arguments)
 

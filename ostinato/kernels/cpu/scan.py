@@ -16,10 +16,10 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
-from ostinato.kernels.cpu.launch import VERSION, flat, threads
+from ostinato.kernels.cpu.launch import VERSION, flat, kernel, threads
 from ostinato.kernels.cpu.simd import OPERATIONS, scalar
 
 FOLD = 64
@@ -38,7 +38,7 @@ def _forward(decays: int, pairs: bool) -> Callable[..., None]:
     """The compiled steps 1 to T - 1; the first one is in h already."""
     version, shared, complex_ = VERSION, int(decays == SHARED), int(pairs)
 
-    @njit(parallel=True, nogil=True, cache=True)
+    @kernel
     def forward(a, x, h, strides, B, T, P, Q, width):
         # strides: for a and x the distance between rows of the batch, steps and parts
         blocks = (Q + width - 1) // width
@@ -66,7 +66,7 @@ def _backward(decays: int, wanted: int, pairs: bool) -> Callable[..., None]:
     """The compiled steps T - 1 to 1; the gradient of the last h is in d_x already."""
     version, shared, complex_ = VERSION, int(decays == SHARED), int(pairs)
 
-    @njit(parallel=True, nogil=True, cache=True)
+    @kernel
     def backward(a, d_h, h, d_a, d_x, strides, B, T, P, Q, width):
         # strides: for a and d_h the distance between rows of the batch, steps and parts
         blocks = (Q + width - 1) // width
