@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ostinato.compare.jobs import perform
 from ostinato.compare.local import Watch, one_line
@@ -28,15 +29,16 @@ def run_on_ray(
     except (ConnectionError, ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())}") from None
 
-    @ray.remote(max_calls=1, max_retries=0)
     def work(job: Job) -> Run:
         return perform(job, Corpus.open(corpus_folder), folder / job.id, lambda message: None)
+
+    remote: Any = ray.remote(max_calls=1, max_retries=0)(work)
 
     try:
         pending = {}
         for job in jobs:
             options = {"num_cpus": job.config["train"]["threads"], "name": job.id}
-            pending[work.options(**options).remote(job)] = job
+            pending[remote.options(**options).remote(job)] = job
             watch(job.id, {"doing": "on the cluster"})
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)
