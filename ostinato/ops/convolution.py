@@ -36,7 +36,7 @@ def short_shifted(x: Tensor, weight: Tensor, state: Tensor, reset: Tensor | None
     if reset is None:
         for j in range(1, W):
             y = torch.addcmul(y, past[:, W - 1 - j : W - 1 - j + T], weight[:, -1 - j])
-        return y, past[:, T:]
+        return y, past[:, T:].clone()  # a view would keep the whole piece alive
     document = pad(reset.cumsum(1), (W - 1, 0))
     for j in range(1, W):
         reached = slice(W - 1 - j, W - 1 - j + T)

@@ -59,7 +59,7 @@ def chunked(
     y = decay.scores(q, k, before=before) @ v + decay.from_start(q, before=before) @ begins
     if u is not None:
         y = y + ((q * u[:, None]) * k).sum(-1, keepdim=True) * v
-    return unchunked(y, T), ends[:, -1]
+    return unchunked(y, T), ends[:, -1].clone()
 
 
 def kernel(
@@ -182,4 +182,4 @@ def stabilized_linear_attention(
         before = torch.cat([m[:, None], maxima[:, :-1]], 1)
     decay = torch.where(before == -torch.inf, -torch.inf, g + before - maxima)
     y, total, S, z = _with_sum(q, k.to(S.dtype) * (i - maxima).exp()[..., None], v, decay, S, z)
-    return (y / torch.maximum(total.abs(), (-maxima).exp()[..., None])).to(v.dtype), S, z, maxima[:, -1]
+    return (y / torch.maximum(total.abs(), (-maxima).exp()[..., None])).to(v.dtype), S, z, maxima[:, -1].clone()

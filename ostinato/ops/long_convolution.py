@@ -36,7 +36,7 @@ def reference(x: Tensor, weight: Tensor, state: Tensor, reset: Tensor | None) ->
 
 
 def _newest(inputs: Tensor, count: int) -> Tensor:
-    return inputs[:, max(0, inputs.shape[1] - count) :]
+    return (inputs[:, max(0, inputs.shape[1] - count) :]).clone()  # a view would keep the whole piece alive
 
 
 def _transform_size(least: int) -> int:

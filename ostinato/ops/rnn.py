@@ -219,7 +219,7 @@ def swept(cell: Cell, x: Tensor, state: State, reset: Tensor | None = None) -> t
     needed = [part for part in (x, cell.R, bias, *state) if part is not None and part.requires_grad]
     save = torch.is_grad_enabled() and len(needed) > 0
     y, memory, scale, *_ = gated_cell(x, cell.R, bias, reset, h, memory, scale, name, save)
-    return y, (y[:, -1], *memory.unbind(1), scale)[: len(state)]
+    return y, (y[:, -1].clone(), *memory.unbind(1), scale)[: len(state)]
 
 
 def _kernel(cell: Cell, x: Tensor, state: State) -> tuple[str, Tensor | None] | None:

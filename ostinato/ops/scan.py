@@ -106,7 +106,7 @@ def chunked(decay: Tensor, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     kind = torch.promote_types(torch.promote_types(decay.dtype, x.dtype), state.dtype)
     shape = torch.broadcast_shapes(decay.shape, x.shape)
     h = _Scan.apply(decay.to(kind), x.to(kind).expand(shape), state.to(kind).expand(shape[0], *shape[2:]))
-    return h, h[:, -1]
+    return h, h[:, -1].clone()  # a view would keep every h alive
 
 
 def kernel(decay: Tensor, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,7 +195,7 @@ class _LogScan(torch.autograd.Function):
 def log_chunked(log_decay: Tensor, log_x: Tensor, log_state: Tensor) -> tuple[Tensor, Tensor]:
     """The same in about 3 sqrt(T) steps over all channels and chunks at once."""
     h = _LogScan.apply(log_decay.expand_as(log_x), log_x, log_state)
-    return h, h[:, -1]
+    return h, h[:, -1].clone()  # a view would keep every h alive
 
 
 LOG_FORMS: Forms = {"reference": log_reference, "torch": log_chunked}

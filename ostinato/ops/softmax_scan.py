@@ -59,7 +59,7 @@ def chunked(s: Tensor, v: Tensor, state: Stretch, reset: Tensor | None) -> tuple
         decay = torch.where(before == -torch.inf, before, keeps + before - largest)
     key = (s - largest).exp()[..., None]
     sums, totals, w, u = _with_sum(torch.ones_like(key), key, v, decay, w[:, :, None], u[..., None])
-    return sums / totals, (largest[:, -1], u[..., 0], w[:, :, 0])
+    return sums / totals, (largest[:, -1].clone(), u[..., 0], w[:, :, 0])
 
 
 FORMS: Forms = {"reference": reference, "torch": chunked}

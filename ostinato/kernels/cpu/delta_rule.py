@@ -329,9 +329,9 @@ def delta_rule(
     (B, T, H, K), V = q.shape, v.shape[-1]
     w, forgets = None if g is None else g.exp(), _forgets(a, g)
     a = a if forgets is None else a.masked_fill(forgets, 0)
-    y, after = torch.empty(B, T, H, V), S.clone(memory_format=torch.contiguous_format)
-    r = torch.empty(B, T if save else 1, H, V)
-    begins = torch.empty(B, H, -(-T // STEPS) if save else 0, K, V)
+    y, after = torch.empty(B, T, H, V, dtype=torch.float32), S.clone(memory_format=torch.contiguous_format)
+    r = torch.empty(B, T if save else 1, H, V, dtype=torch.float32)
+    begins = torch.empty(B, H, -(-T // STEPS) if save else 0, K, V, dtype=torch.float32)
     arrays, strides = _views(q, k, v, *(q if x is None else x for x in (a, b, w, beta)), y, r)
     if not save:  # one room for r, for all steps
         strides[-1, 1] = 0
@@ -339,7 +339,7 @@ def delta_rule(
         _forward(_lanes(V), _belongs(w), b is not None)(
             *arrays, after.view(-1).numpy(), begins.view(-1).numpy(), strides, B, T, H, K, V, save
         )
-    return y, after, r if save else torch.empty(0), begins
+    return y, after, r if save else torch.empty(0, dtype=torch.float32), begins
 
 
 @delta_rule.register_fake
@@ -362,8 +362,10 @@ def delta_rule_backward(
     w, forgets = None if g is None else g.exp(), _forgets(a, g)
     a = a if forgets is None else a.masked_fill(forgets, 0)
     arrays, strides = _views(q, k, v, *(q if x is None else x for x in (a, b, w, beta)), r, d_y)
-    d_q, d_k, d_a, d_b, d_w, d_beta = (torch.zeros(0 if x is None else x.shape) for x in (q, k, a, b, w, beta))
-    d_v, d_S = torch.empty(v.shape), d_after.mT.clone(memory_format=torch.contiguous_format)
+    d_q, d_k, d_a, d_b, d_w, d_beta = (
+        torch.zeros(0 if x is None else x.shape, dtype=torch.float32) for x in (q, k, a, b, w, beta)
+    )
+    d_v, d_S = torch.empty(v.shape, dtype=torch.float32), d_after.mT.clone(memory_format=torch.contiguous_format)
     outputs = (x.view(-1).numpy() for x in (d_S, d_q, d_k, d_v, d_a, d_b, d_w, d_beta))
     with threads():
         _backward(_lanes(K), _belongs(w), b is not None)(

@@ -165,7 +165,7 @@ def _run(
     """y and the state at the other end of a sweep over q k (B T H K) and v (B T H V) that begins with S (B H K V)."""
     B, T, H, K = q.shape
     V = v.shape[-1]
-    y = torch.zeros(B, T, H, V)
+    y = torch.zeros(B, T, H, V, dtype=torch.float32)
     after = S.clone(memory_format=torch.contiguous_format)
     parts = [flat(x) for x in (q, k, v, q if a is None else a, y)]
     strides = np.array([stride for _, stride in parts])
@@ -193,7 +193,7 @@ def backward(
     d_g = None
     if a is not None:
         B, T, H, K = q.shape
-        d_g = torch.empty(a.shape)
+        d_g = torch.empty(a.shape, dtype=torch.float32)
         end = (after.double() * d_after).sum(-1).numpy()
         (q_, q_stride), (k_, k_stride) = flat(q), flat(k)
         with threads():
@@ -221,7 +221,7 @@ def linear_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `linear_attention`; that of g is empty where there is no decay."""
     d_q, d_k, d_v, d_g, d_S = backward(q, k, v, None if g is None else g.exp(), S, after, d_y, d_after)
-    return d_q, d_k, d_v, torch.empty(0) if d_g is None else d_g, d_S
+    return d_q, d_k, d_v, torch.empty(0, dtype=torch.float32) if d_g is None else d_g, d_S
 
 
 @linear_attention_backward.register_fake

@@ -111,7 +111,7 @@ def rms_norm(x: Tensor, weight: Tensor, gate: Tensor | None, eps: float) -> tupl
     """The form "cpu" of op:rms_norm: float32, N a multiple of 16. Returns y and 1 / rms of each row."""
     x = x.contiguous()
     N, rows = x.shape[-1], x.numel() // x.shape[-1]
-    y, r = torch.empty_like(x), torch.empty(rows)
+    y, r = torch.empty_like(x), torch.empty(rows, dtype=torch.float32)
     g, inner, outer_stride, inner_stride = (_span(x), 1, 0, 0) if gate is None else _gate_layout(gate)
     with threads():
         _norms[gate is not None][0](
@@ -133,8 +133,8 @@ def rms_norm_backward(
     """Gradients of `rms_norm`; that of the gate is empty where there is none."""
     x, d_y = x.contiguous(), d_y.contiguous()
     N, rows = x.shape[-1], len(r)
-    d_x, d_w = torch.empty_like(x), torch.zeros(SLABS, N)
-    d_g = torch.empty(0) if gate is None else torch.empty(gate.shape)
+    d_x, d_w = torch.empty_like(x), torch.zeros(SLABS, N, dtype=torch.float32)
+    d_g = torch.empty(0, dtype=torch.float32) if gate is None else torch.empty(gate.shape, dtype=torch.float32)
     g, inner, outer_stride, inner_stride = (_span(x), 1, 0, 0) if gate is None else _gate_layout(gate)
     with threads():
         _norms[gate is not None][1](
@@ -191,7 +191,7 @@ def swiglu(x: Tensor) -> Tensor:
     """The form "cpu" of op:swiglu: float32 (..., 2 N) with N a multiple of 16."""
     x = x.contiguous()
     N = x.shape[-1] // 2
-    y = torch.empty(*x.shape[:-1], N)
+    y = torch.empty(*x.shape[:-1], N, dtype=torch.float32)
     with threads():
         _swiglu_forward(x.detach().view(-1).numpy(), y.view(-1).numpy(), x.numel() // (2 * N), N)
     return y

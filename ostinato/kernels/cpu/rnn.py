@@ -221,9 +221,12 @@ def gated_cell(
     (B, T, _, H, K), cell = x.shape, KINDS[kind]
     rows = _rows(B, H)
     kept = T if save else 1
-    y, gates = torch.empty(B, T, H, K), torch.empty(B, kept, len(SAVED[cell]), H, K)
-    memories = torch.empty(B, kept, MEMORY[cell], H, K)
-    scale = torch.empty(0) if scale is None else scale.clone(memory_format=torch.contiguous_format)
+    y, gates = (
+        torch.empty(B, T, H, K, dtype=torch.float32),
+        torch.empty(B, kept, len(SAVED[cell]), H, K, dtype=torch.float32),
+    )
+    memories = torch.empty(B, kept, MEMORY[cell], H, K, dtype=torch.float32)
+    scale = torch.empty(0, dtype=torch.float32) if scale is None else scale.clone(memory_format=torch.contiguous_format)
     packed = _packed(R.detach(), _lanes(rows))
     with threads():
         _sweeps(cell, rows)[0](
@@ -255,10 +258,10 @@ def gated_cell_backward(
     (B, T, H, K), cell = y.shape, KINDS[kind]
     rows = _rows(B, H)
     packed = _packed(R.mT, _lanes(rows))
-    d_x, d_h = torch.empty(B, T, HEARING[cell], H, K), torch.empty(B, H, K)
-    d_a = torch.empty(B, T, H, K) if cell == GRU else torch.empty(0)
+    d_x, d_h = torch.empty(B, T, HEARING[cell], H, K, dtype=torch.float32), torch.empty(B, H, K, dtype=torch.float32)
+    d_a = torch.empty(B, T, H, K, dtype=torch.float32) if cell == GRU else torch.empty(0, dtype=torch.float32)
     if cell == GRU:  # its memory is h, whose gradient comes with y
-        memory, memories, d_memory = h[:, None], y[:, :, None], torch.zeros(B, 1, H, K)
+        memory, memories, d_memory = h[:, None], y[:, :, None], torch.zeros(B, 1, H, K, dtype=torch.float32)
     d_memory = d_memory.clone(memory_format=torch.contiguous_format)
     with threads():
         _sweeps(cell, rows)[1](
@@ -273,7 +276,7 @@ def gated_cell_backward(
     before = before.flatten(0, 1).permute(1, 2, 0)
     d_R = torch.cat([before @ d.flatten(0, 1).transpose(0, 1) for d in heard], -1)
     if cell == GRU:
-        return d_x, d_R, d_a.sum((0, 1)), d_h, torch.empty(B, 0, H, K)
+        return d_x, d_R, d_a.sum((0, 1)), d_h, torch.empty(B, 0, H, K, dtype=torch.float32)
     return d_x, d_R, d_a, d_h, d_memory
 
 
