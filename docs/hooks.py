@@ -192,7 +192,7 @@ def benchmarks_page() -> str:
             parts += [
                 f"## {file.stem.replace('_', ' ')}: {result['task']}",
                 f"```sh\n{recorded['command']}\n```",
-                f"{settings}. {here['processor']}, {here['threads']} threads, {versions}.",
+                f"{settings}. {here['processor']}, {here['threads']} threads, {versions}. {cell(recorded.get('note', ''))}".strip(),
                 table(columns, rows),
             ]
     return "\n\n".join(parts) + "\n"

@@ -9,6 +9,9 @@ caller stay as they are.
 
 from typing import Any
 
+from ostinato.models.stack import parse_pattern
+from ostinato.registry import find
+
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 STEP = 8
 """Widths are multiples of this: matrix products like them."""
@@ -72,6 +75,8 @@ def solve_width(params: int, vocab_size: int, **model: Any) -> tuple[int, int]:
     """
     if params < 1:
         raise ValueError(f"params is a number of parameters, at least 1; got {params}")
+    for name, _ in parse_pattern(model["pattern"]) if "pattern" in model else ():
+        find(name)  # what does not exist suits no width, and is better told as itself
     sizes = _Sizes(vocab_size, model)
     narrowest = sizes.next(1, +1)
     if narrowest is None:

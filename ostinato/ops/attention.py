@@ -18,6 +18,7 @@ a gate of e^-1000 the digits of mild gates in the same block are lost below 6e-5
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, einsum
@@ -180,15 +181,12 @@ def kernel(
     *,
     causal: bool,
     live: Tensor | None,
-    reset: Tensor | None,
     window: int | None,
-    log_forget: Tensor | None,
-    bias: Bias | None,
     scale: float,
+    **others: Any,
 ) -> Tensor:
     """The same for a step of decoding, in `ostinato.kernels.cpu.attention`: the cache is read once for all heads."""
-    hidden = reset is not None or log_forget is not None or bias is not None
-    if hidden or not _suits_kernel(q, k, v, window):
+    if any(other is not None for other in others.values()) or not _suits_kernel(q, k, v, window):
         raise ValueError(
             "the cpu form of attention reads one float32 query on a CPU, whole vectors of 16, without gradients, resets, "
             f"forget gates or biases; got {q.dtype} {tuple(q.shape)} and {tuple(k.shape)} on {q.device}"

@@ -17,8 +17,6 @@ from ostinato.ops.cells import gru
 from ostinato.ops.recurrent_cells import ResetBeforeGRU
 from ostinato.registry import register
 
-GRUState = HiddenState
-
 
 @register("gru", paper=("gru_encoder_decoder", "gated_rnn_evaluation"))
 class GRU(RecurrentMixer):
