@@ -9,9 +9,6 @@ caller stay as they are.
 
 from typing import Any
 
-from ostinato.models.stack import parse_pattern
-from ostinato.registry import find
-
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 STEP = 8
 """Widths are multiples of this: matrix products like them."""
@@ -48,17 +45,17 @@ def sketch(vocab_size: int, **model: Any) -> Any:
     """A language model to ask about, not to use: without memory for its weights where that is possible."""
     import torch
 
-    from ostinato.registry import create
+    from ostinato.models.named import build
 
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                return create("model:language_model", vocab_size=vocab_size, **model)
+                return build(vocab_size, **model)
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error):
                 raise
             # some initialisations look at their own values, which the meta device does not have
-            return create("model:language_model", vocab_size=vocab_size, **model)
+            return build(vocab_size, **model)
 
 
 def parameter_count(vocab_size: int, **model: Any) -> int:
@@ -75,6 +72,9 @@ def solve_width(params: int, vocab_size: int, **model: Any) -> tuple[int, int]:
     """
     if params < 1:
         raise ValueError(f"params is a number of parameters, at least 1; got {params}")
+    from ostinato.models.stack import parse_pattern
+    from ostinato.registry import find
+
     for name, _ in parse_pattern(model["pattern"]) if "pattern" in model else ():
         find(name)  # what does not exist suits no width, and is better told as itself
     sizes = _Sizes(vocab_size, model)

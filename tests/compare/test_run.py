@@ -99,8 +99,8 @@ def test_what_was_stopped_goes_on(first, config, tmp_path):
                 if line.startswith("min_gru (seed 0): starting"):
                     break
             process.send_signal(how)
-            process.stderr.read()  # until it closes it, which is when it ends
-        assert process.returncode == code
+            said = process.stderr.read()  # until it closes it, which is when it ends
+        assert process.returncode == code, said
         _wait_until_nobody_works_in(folder)
         assert not (folder / JOBS / "min_gru-seed0" / RESULT).exists()
     done = folder / JOBS / "gla-seed0" / RESULT
