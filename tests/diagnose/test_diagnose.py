@@ -8,9 +8,10 @@ import torch
 from ostinato.compare.plan import slug
 from ostinato.diagnose import diagnose
 from ostinato.diagnose.batteries import BATTERIES
+from ostinato.diagnose.learning import ask, learn
 from ostinato.diagnose.model import build_model
 from ostinato.diagnose.run import TRIALS, find_task, from_json, make_jobs
-from ostinato.diagnose.trial import RESULT, Trial, ask, learn, perform, read_result
+from ostinato.diagnose.trial import RESULT, Trial, perform, read_result
 from ostinato.registry import create
 
 TASKS = [{"mqar": {"length": 10, "pairs": 2, "vocabulary": 8}}]
@@ -95,7 +96,7 @@ def test_scores_are_of_the_model_and_a_solved_task_scores_one():
     torch.manual_seed(0)
     model = build_model(task, job.model)
     assert ask(model, task, 1).score < 0.8
-    losses, *_ = learn(model, task, replace(job, train=TRAIN | {"steps": 120, "learning_rate": 0.01}), lambda m: None)
+    losses = learn(model, task, **TRAIN | {"steps": 120, "learning_rate": 0.01}).losses
     assert losses[-1] < 0.1 < losses[0]
     assert ask(model, task, 1).score == 1
     assert ask(model, task, 2).length == 8
@@ -114,7 +115,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(job):
     model = build_model(task, job.model)
     torch.nn.init.constant_(model.embedding.weight, torch.inf)
     with pytest.raises(ValueError, match="step 0: the loss is nan"):
-        learn(model, task, job, lambda message: None)
+        learn(model, task, **TRAIN)
 
 
 @pytest.mark.parametrize("name", BATTERIES)
