@@ -15,7 +15,7 @@ from ostinato.bench.measure import machine
 from ostinato.bench.peers import Peer, PeerUnavailableError, Shape, peers
 from ostinato.bench.resident import rise
 from ostinato.bench.speed import build_peer, make_call
-from ostinato.bench.subject import Ours, Subject, equal_model
+from ostinato.bench.subject import Ours, Recomputed, Subject, equal_model
 from ostinato.models.stack import parse_pattern
 
 STEPS = 3  # odd: the median is one of them
@@ -33,10 +33,12 @@ def memory(
     equal: bool = True,
     dtype: str = "float32",
     device: str = "cpu",
+    recompute: bool = False,
 ) -> dict[str, Any]:
     """Bytes by which memory rises in a forward and backward pass, gradients included, and the share of the peer's.
 
     equal: whether the channel mixers are made so wide that each model has the peer's parameters
+    recompute: whether it is measured with blocks that are computed again too
     """
     shape, rest = Shape(dim, layers, vocab, length), (batch, dtype, device)
     rows, parameters = [], None
@@ -49,7 +51,8 @@ def memory(
         parameters = row["parameters"] if equal else None
     for mixer in mixers:
         parse_pattern(mixer.split("+"))
-        rows += apart(_our_step, mixer, parameters, shape, *rest)
+        for kind in (Ours, Recomputed) if recompute else (Ours,):
+            rows += apart(_our_step, mixer, kind, parameters, shape, *rest)
     if against is not None:
         for row in rows:
             known = row["step_bytes"] and rows[0]["step_bytes"]
@@ -69,9 +72,12 @@ def _their_step(name: str, shape: Shape, *rest: Any) -> Iterator[dict[str, Any]]
     yield _step(name, build_peer(peer, shape), shape, *rest)
 
 
-def _our_step(mixer: str, parameters: int | None, shape: Shape, *rest: Any) -> Iterator[dict[str, Any]]:
+def _our_step(
+    mixer: str, kind: type[Ours], parameters: int | None, shape: Shape, *rest: Any
+) -> Iterator[dict[str, Any]]:
     model = equal_model(mixer.split("+"), parameters, dim=shape.dim, layers=shape.layers, vocab=shape.vocab)
-    yield _step(f"ostinato {mixer}", Ours(model), shape, *rest)
+    how = ", recomputed" if kind is Recomputed else ""
+    yield _step(f"ostinato {mixer}{how}", kind(model), shape, *rest)
 
 
 def _step(name: str, subject: Subject, shape: Shape, batch: int, dtype: str, device: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ostinato.bench.apart import one_line
 from ostinato.bench.measure import DTYPES, machine, ratio, seconds_by_turns, summary
 from ostinato.bench.peers import Peer, PeerUnavailableError, Shape
-from ostinato.bench.subject import Compiled, Ours, Subject, equal_model
+from ostinato.bench.subject import Compiled, Ours, Recomputed, Subject, equal_model
 from ostinato.layers.quantized import quantize
 from ostinato.models.stack import parse_pattern
 
@@ -110,6 +110,7 @@ def speed(
     device: str = "cpu",
     compiled: bool = False,
     quantized: bool = False,
+    recompute: bool = False,
 ) -> dict[str, Any]:
     """Tokens a second of each mixer at "train", "prefill" or "decode", and the ratio to the peer.
 
@@ -119,6 +120,7 @@ def speed(
     dtype: "float32", or "bfloat16" for autocast, of the peer too
     compiled: whether decoding is measured with a compiled step too, of mixers whose state does not grow
     quantized: whether decoding is measured with weights in 8 bits too
+    recompute: whether training is measured with blocks that are computed again too
     """
     torch.manual_seed(0)
     tokens = torch.randint(vocab, (batch, length), device=device)
@@ -136,6 +138,8 @@ def speed(
         parse_pattern(pattern)
         model = equal_model(pattern, parameters, dim=dim, layers=layers, vocab=vocab).to(device)
         ways: dict[str, Subject] = {f"ostinato {mixer}": Ours(model)}
+        if task == "train" and recompute:
+            ways[f"ostinato {mixer}, recomputed"] = Recomputed(model)
         if task == "decode" and compiled and model.state_bytes(1) == model.state_bytes(1 << 20):
             ways[f"ostinato {mixer}, compiled"] = Compiled(model, batch)
         if task == "decode" and quantized:

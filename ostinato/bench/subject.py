@@ -71,6 +71,17 @@ class Ours(Subject):
         return self.model(token, state)
 
 
+class Recomputed(Ours):
+    """The same, trained with blocks that are computed again in the backward pass."""
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        self.model.stack.recompute = True
+        try:
+            return super().loss(tokens)
+        finally:
+            self.model.stack.recompute = False
+
+
 class Compiled(Ours):
     """The same, each step as one library; `generate --compile` decodes so.
 

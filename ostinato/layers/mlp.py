@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, linear, relu
 
-from ostinato.layers.linear import Linear
+from ostinato.layers.linear import Linear, after
 from ostinato.ops.pointwise import swiglu
 from ostinato.registry import did_you_mean
 
@@ -19,24 +21,41 @@ class SwiGLU(nn.Module):
     expansion: hidden width as a multiple of D; 8/3 gives the parameters of a plain MLP of expansion 4
     hidden: hidden width itself; by default what expansion says, rounded up to a multiple of 8
     bias: whether the projections have biases
+    gate_scale: what the gate is multiplied by before its silu
     """
 
-    def __init__(self, dim: int, expansion: float = 8 / 3, *, hidden: int | None = None, bias: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        expansion: float = 8 / 3,
+        *,
+        hidden: int | None = None,
+        bias: bool = False,
+        gate_scale: float = 1.0,
+    ):
         super().__init__()
         hidden = hidden or round_up(dim * expansion, 8)
+        self.gate_scale = gate_scale
         self.project_in = Linear(dim, 2 * hidden, bias=bias)
         self.project_out = Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project_out(swiglu(self.project_in(x)))
+        both = self.project_in(x)
+        if self.gate_scale != 1:
+            gate, up = both.chunk(2, -1)
+            both = torch.cat([gate * self.gate_scale, up], -1)
+        return after(self.project_out, swiglu, both)
 
 
 class GeGLU(SwiGLU):
     """y = W_out (gelu(W_gate x) * W_up x), the feed-forward network of Griffin and Gemma. Shazeer 2020, as above."""
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.project_in(x).chunk(2, -1)
-        return self.project_out(gelu(gate, approximate="tanh") * up)
+        return after(self.project_out, self._gated, self.project_in(x))
+
+    def _gated(self, both: Tensor) -> Tensor:
+        gate, up = both.chunk(2, -1)
+        return gelu(self.gate_scale * gate, approximate="tanh") * up
 
 
 class GELU(nn.Module):
@@ -57,7 +76,7 @@ class GELU(nn.Module):
         self.project_out = Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project_out(gelu(self.project_in(x), approximate=self.approximate))
+        return after(self.project_out, partial(gelu, approximate=self.approximate), self.project_in(x))
 
 
 class TanhGELU(GELU):
@@ -66,12 +85,83 @@ class TanhGELU(GELU):
     approximate = "tanh"
 
 
+class ReLU(GELU):
+    """The same with relu, the feed-forward network of the first Transformer and of T5."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project_out(relu(self.project_in(x)))
+
+
+class Experts(nn.Module):
+    """y = sum_{e in the k largest of p} p_e W_out^e (silu(W_gate^e x) * W_up^e x),   p = softmax(W x).
+
+    Each token goes to the few of the experts whose probability is largest, and to a shared one where there is one, times
+    sigmoid(w x). The form is that of Mixtral, https://arxiv.org/abs/2401.04088; nothing keeps the load of experts even.
+
+    dim: width D
+    expansion: hidden width of an expert as a multiple of D
+    hidden: hidden width itself; by default what expansion says, rounded up to a multiple of 8
+    experts: number of experts
+    active: how many of them a token goes to
+    normalised: whether the probabilities of those are divided by their sum
+    shared: hidden width of the expert that every token goes to; None for none
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        expansion: float = 8 / 3,
+        *,
+        hidden: int | None = None,
+        experts: int = 8,
+        active: int = 2,
+        normalised: bool = True,
+        shared: int | None = None,
+    ):
+        super().__init__()
+        if not 1 <= active <= experts:
+            raise ValueError(f"active is how many of the {experts} experts a token goes to; got {active}")
+        hidden = hidden or round_up(dim * expansion, 8)
+        self.active, self.normalised = active, normalised
+        self.router = Linear(dim, experts, bias=False)
+        self.project_in = nn.Parameter(torch.randn(experts, 2 * hidden, dim) * dim**-0.5)
+        self.project_out = nn.Parameter(torch.randn(experts, dim, hidden) * hidden**-0.5)
+        self.shared = None if shared is None else SwiGLU(dim, hidden=shared)
+        self.share = None if shared is None else Linear(dim, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, -2)
+        weights, chosen = self.router(tokens).softmax(-1, dtype=at_least_float32(x.dtype)).topk(self.active)
+        if self.normalised:
+            weights = weights / weights.sum(-1, keepdim=True)
+        y = torch.zeros_like(tokens)
+        for expert in range(len(self.project_in)):
+            token, place = (chosen == expert).nonzero(as_tuple=True)
+            made = linear(swiglu(linear(tokens[token], self.project_in[expert])), self.project_out[expert])
+            y = y.index_add(0, token, made * weights[token, place, None].to(x.dtype))
+        if self.shared is not None and self.share is not None:
+            y = y + torch.sigmoid(self.share(tokens)) * self.shared(tokens)
+        return y.view_as(x)
+
+
+def at_least_float32(kind: torch.dtype) -> torch.dtype:
+    """The type in which probabilities are."""
+    return torch.promote_types(kind, torch.float32)
+
+
 def round_up(width: float, multiple: int) -> int:
     """The next multiple, so that widths stay friendly to vector units."""
     return -int(-width // multiple) * multiple
 
 
-MLPS: dict[str, type[nn.Module]] = {"swiglu": SwiGLU, "geglu": GeGLU, "gelu": GELU, "gelu_tanh": TanhGELU}
+MLPS: dict[str, type[nn.Module]] = {
+    "swiglu": SwiGLU,
+    "geglu": GeGLU,
+    "gelu": GELU,
+    "gelu_tanh": TanhGELU,
+    "relu": ReLU,
+    "experts": Experts,
+}
 
 
 def make_mlp(part: str | Mapping[str, Any], dim: int, expansion: float | None = None) -> nn.Module:

@@ -254,7 +254,11 @@ def attention(
         raise ValueError(f"window is the number of tokens that are seen, at least 1; got {window}")
     if isinstance(bias, Tensor):
         bias = bias.expand(*bias.shape[:-2], T, S)
-    kind = q.dtype if log_forget is None else torch.promote_types(q.dtype, torch.float32)
+    device = q.device.type
+    # under autocast in its type, as torch's own is
+    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else q.dtype
+    if log_forget is not None:
+        kind = torch.promote_types(q.dtype, torch.float32)
     plain = reset is None and log_forget is None and bias is None and q.dtype == k.dtype == v.dtype == kind
     quick = plain and k[0].numel() >= LONG and _suits_kernel(q, k, v, window)
     form = choose(FORMS, suits="cpu" if quick else "torch")

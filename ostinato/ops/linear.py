@@ -7,6 +7,7 @@ units on processors of another maker: on an AMD EPYC with AVX-512, 118 GFLOP/s a
 reaches 268. So there, and for enough rows, oneDNN multiplies, forwards and backwards.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,25 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _Product.apply(x, weight, bias) if wide else functional.linear(x, weight, bias)
 
 
+def linear_of(function: Callable[..., Tensor], inputs: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """y = W f(inputs) + b, of which the gradient keeps the inputs and not f(inputs): it makes that again.
+
+    For an f that costs little beside the product, a gate for instance, whose result is as large as what it reads.
+
+    function: f, differentiable, of the inputs alone
+    inputs: tensors; f(inputs) is (..., K)
+    weight: (N, K)
+    bias: (N,) or None
+    """
+    plain = (
+        not torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or any(torch.is_autocast_enabled(each.device.type) for each in inputs)
+        or torch._C._functorch.maybe_current_level() is not None  # vmap and the like: they follow plain operations
+    )
+    return linear(function(*inputs), weight, bias) if plain else _Remade.apply(function, weight, bias, *inputs)
+
+
 @cache
 def onednn_is_quicker() -> bool:
     """Whether this processor has AVX-512 that MKL does not use; a fixed rule, so that a run repeats bit for bit."""
@@ -56,6 +76,46 @@ def _times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+class _Remade(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[..., Tensor], weight: Tensor, bias: Tensor | None, *inputs: Tensor
+    ) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(weight, *inputs)
+        return linear(function(*inputs), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *inputs = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[3:]
+        again = [each.detach().requires_grad_(each_wanted) for each, each_wanted in zip(inputs, wanted, strict=True)]
+        with torch.enable_grad():
+            hidden = ctx.function(*again)
+        d_hidden, d_weight, d_bias = _gradients(
+            gradient, hidden.detach(), weight, any(wanted), *ctx.needs_input_grad[1:3]
+        )
+        found: Any = iter(())
+        if d_hidden is not None:
+            found = iter(torch.autograd.grad(hidden, [each for each in again if each.requires_grad], d_hidden))
+        return None, d_weight, d_bias, *(next(found) if each_wanted else None for each_wanted in wanted)
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, of_x: bool, of_weight: bool, of_bias: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those of a linear map, of what is wanted: x, weight, bias."""
+    # of rows that lie apart, as those of a part of a wider map, the product of transposes takes a hundred times as long
+    d_y, rows = (part.reshape(-1, part.shape[-1]).contiguous() for part in (gradient, x))
+    product = (
+        _times if x.dtype == torch.float32 and x.device.type == "cpu" and onednn_is_quicker() else functional.linear
+    )
+    d_x = product(d_y, weight.t()).view(x.shape) if of_x else None
+    d_weight = product(d_y.t(), rows.t()) if of_weight else None
+    return d_x, d_weight, d_y.sum(0) if of_bias else None
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -70,8 +130,4 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        # of rows that lie apart, as those of a part of a wider map, the product of transposes takes a hundred times as long
-        d_y, rows = (part.reshape(-1, part.shape[-1]).contiguous() for part in (gradient, x))
-        d_x = _times(d_y, weight.t()).view(x.shape) if ctx.needs_input_grad[0] else None
-        d_weight = _times(d_y.t(), rows.t()) if ctx.needs_input_grad[1] else None
-        return d_x, d_weight, d_y.sum(0) if ctx.needs_input_grad[2] else None
+        return _gradients(gradient, x, weight, *ctx.needs_input_grad)

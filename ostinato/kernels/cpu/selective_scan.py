@@ -317,8 +317,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _gradients(ctx: Any, d_y: Tensor, d_after: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    d_x, d_dt, d_A, d_B, d_C, d_D, d_h = selective_scan_backward(*ctx.saved_tensors, d_y, d_after)
-    return d_x, d_dt, d_A, d_B, d_C, None if ctx.saved_tensors[5] is None else d_D, d_h, None
+    saved = ctx.saved_tensors  # asked for once: what is computed again can be unpacked once
+    d_x, d_dt, d_A, d_B, d_C, d_D, d_h = selective_scan_backward(*saved, d_y, d_after)
+    return d_x, d_dt, d_A, d_B, d_C, None if saved[5] is None else d_D, d_h, None
 
 
 selective_scan.register_autograd(_gradients, setup_context=_save)
