@@ -52,5 +52,8 @@ record ops op linear_attention delta_rule scan selective_scan --length 2048 --ba
 record ops_bfloat16 op linear_attention delta_rule --length 2048 --batch 1 --rounds 7 --threads 1 --dtype bfloat16
 record op_scan op scan --length 4096 --batch 8 --rounds 7 --threads 1
 
+# how the cost of attention grows: dense attention first, then those that are not
+record attention_lengths mixer attention attamba avey_contextualizer combiner dilated_attention document_mask_attention hierarchical_sparse_attention hyper_attention landmark_attention learnable_token_eviction longformer moba native_sparse_attention power_attention prob_sparse_attention reformer routing_attention scout segment_attention shared_key_window_attention sigmoid_window_attention streaming_attention taylor_attention vmoba --length 2048 --length 8192 --length 32768 --dim 64 --batch 1 --rounds 1 --limit 150 --threads 1
+
 # every mixer in the same small trial
 record catalogue catalogue --limit 300 --threads 1

@@ -15,6 +15,7 @@ class Task(str, Enum):
     memory = "memory"
     stream = "stream"
     op = "op"
+    mixer = "mixer"
     catalogue = "catalogue"
 
 
@@ -31,7 +32,7 @@ def bench(
         Task,
         Argument(
             help="train, prefill, decode: speed of models; memory: of a training step; stream: memory while reading on and on; "
-            "op: single ops; catalogue: a small trial of every mixer."
+            "op: single ops; mixer: how time and memory of single mixers grow with the length; catalogue: a small trial of every mixer."
         ),
     ],
     names: Annotated[
@@ -74,6 +75,9 @@ def bench(
     equal: Annotated[bool, Option(help="Widen the channel mixers until parameters equal the peer's.")] = True,
     compile: Annotated[bool, Option("--compile", help="Measure decoding with a compiled step too.")] = False,
     quantize: Annotated[str | None, Option(help="int8: measure decoding with weights in 8 bits too.")] = None,
+    recompute: Annotated[
+        bool, Option("--recompute", help="Measure training, or its memory, with blocks that are computed again too.")
+    ] = False,
     tokens: Annotated[int, Option(help="Tokens read by `stream`.", min=1024)] = 1_000_000,
     text: Annotated[
         Path | None,
@@ -81,7 +85,7 @@ def bench(
             help="What `catalogue` learns; Tiny Shakespeare in the data folder $OSTINATO_DATA where it is not given."
         ),
     ] = None,
-    limit: Annotated[float, Option(help="Seconds for each mixer of `catalogue`.", min=1)] = 300,
+    limit: Annotated[float, Option(help="Seconds for each mixer of `catalogue` and `mixer`.", min=1)] = 300,
     json: Annotated[
         Path | None,
         Option(
@@ -99,7 +103,7 @@ def bench(
     lengths = length or [1024]
     if min(lengths) < 2:
         raise BadParameter("--length is at least 2")
-    if plot and (len(set(lengths)) < 2 or task in (Task.stream, Task.catalogue)):
+    if plot and (len(set(lengths)) < 2 or task in (Task.stream, Task.catalogue, Task.mixer)):
         raise BadParameter("--plot draws curves over several lengths: give --length more than once")
     if task is Task.catalogue:
         return _catalogue(names or [], text, threads=threads, steps=steps or 300, limit=limit, json=json)
@@ -107,11 +111,14 @@ def bench(
         raise BadParameter(f"--quantize is int8; got {quantize}")
     if (compile or quantize) and task is not Task.decode:
         raise BadParameter("--compile and --quantize are for `decode`")
-    if task in (Task.op, Task.stream) and not names:
+    if recompute and task not in (Task.train, Task.memory):
+        raise BadParameter("--recompute is for `train` and `memory`")
+    if task in (Task.op, Task.stream, Task.mixer) and not names:
         raise BadParameter(f"name what `{task.value}` measures")
 
     import torch
 
+    from ostinato.bench.growth import growth
     from ostinato.bench.memory import memory
     from ostinato.bench.ops import Sizes, measure_op
     from ostinato.bench.peers import peers
@@ -128,11 +135,13 @@ def bench(
     if task is Task.op:
         sizes = [Sizes(batch=batch, length=T, heads=heads, key_dim=key_dim, value_dim=value_dim) for T in lengths]
         results = [measure_op(name, size, rounds=rounds, dtype=dtype.value) for name in names or [] for size in sizes]
+    elif task is Task.mixer:
+        results = [growth(names or [], lengths=lengths, dim=dim, batch=batch, rounds=rounds, limit=limit)]
     elif task is Task.stream:
         results = [stream(names or [], tokens=tokens, dim=dim, layers=layers, piece=T) for T in lengths]
     else:
         settings: dict[str, Any] = dict(batch=batch, dim=dim, layers=layers, equal=equal)
-        settings |= dict(dtype=dtype.value, device=str(pick_device(device)))
+        settings |= dict(dtype=dtype.value, device=str(pick_device(device)), recompute=recompute)
         measure: Any = memory
         if task is not Task.memory:
             how: dict[str, Any] = dict(compiled=compile, quantized=quantize is not None)
