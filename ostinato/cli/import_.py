@@ -7,7 +7,10 @@ from typer import Argument, Option
 
 
 def import_(
-    source: Annotated[str, Argument(help="Folder of a checkpoint, or a model in the local cache of Hugging Face.")],
+    source: Annotated[
+        str,
+        Argument(help="Folder of a checkpoint, the .pth of an RWKV-7, or a model in the local cache of Hugging Face."),
+    ],
     output: Annotated[Path, Option("-o", "--output", help="The run folder to write; it must not exist yet.")],
     ignore: Annotated[
         list[str] | None, Option(help="A name in config.json that changes no number, and is not known here.")

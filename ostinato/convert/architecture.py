@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from ostinato.convert.settings import Settings, pick
 from ostinato.convert.table import Row, joined_linear, linear, parts_of, same
 
@@ -19,11 +22,17 @@ class Architecture(ABC):
     class_name: ClassVar[str]
     """The class of transformers that has the head."""
 
+    model: ClassVar[str] = "model:language_model"
+    """What it becomes."""
+
     prefix: ClassVar[str] = "model."
     """What the names of all weights but the head begin with; checkpoints of the model without its head may lack it."""
 
     head: ClassVar[str] = "lm_head.weight"
     """The head, where it has weights of its own."""
+
+    head_may_lack: ClassVar[bool] = False
+    """Whether a checkpoint without a head has that of the embedding, whatever its config says."""
 
     ignored: ClassVar[tuple[str, ...]] = (r".*rotary_emb\.inv_freq",)
     """Regular expressions for tensors that follow from the config."""
@@ -43,6 +52,10 @@ class Architecture(ABC):
     def canonical(self, name: str) -> str:
         """The name in the table of a tensor that older checkpoints call otherwise."""
         return name
+
+    def repeated(self, name: str, arguments: Mapping[str, Any]) -> str | None:
+        """The tensor that a tensor, which is not in the table, has to be equal to; None where it is no repetition."""
+        return None
 
     def count(self, arguments: Mapping[str, Any]) -> int:
         """Layers of theirs."""
@@ -105,6 +118,28 @@ def gated_mlp_rows(
     gate, up, down = (f"{theirs}.{name}" for name in names)
     rows = joined_linear([gate, up], f"{ours}.project_in", [options["hidden"]] * 2, options.get("bias", False))
     return rows + linear(down, f"{ours}.project_out", options.get("bias", False))
+
+
+def expert_rows(
+    theirs: str,
+    ours: str,
+    options: Mapping[str, Any],
+    router: str,
+    names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
+) -> list[Row]:
+    """A mixture of experts, each with three matrices of its own."""
+    N, gate_up, down = options["experts"], names[:2], names[2]
+
+    def stacked(*parts: Tensor) -> list[Tensor]:
+        return [torch.stack([torch.cat(pair) for pair in zip(parts[::2], parts[1::2])])]
+
+    inward = tuple(f"{theirs}.experts.{e}.{name}.weight" for e in range(N) for name in gate_up)
+    outward = tuple(f"{theirs}.experts.{e}.{down}.weight" for e in range(N))
+    return [
+        same(f"{theirs}.{router}.weight", f"{ours}.router.weight"),
+        Row(inward, (f"{ours}.project_in",), stacked, lambda x: [part for both in x for part in both.chunk(2)]),
+        Row(outward, (f"{ours}.project_out",), lambda *parts: [torch.stack(parts)], lambda x: list(x)),
+    ]
 
 
 def norm_rows(theirs: str, ours: str, bias: bool = False) -> list[Row]:

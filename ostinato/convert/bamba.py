@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ostinato.convert.architecture import Architecture, attention_rows, gated_mlp_rows, norm_rows, uniform
-from ostinato.convert.mamba import common_rows, mamba2_rows, refuse_limits
+from ostinato.convert.mamba import common_rows, limits, mamba2_rows
 from ostinato.convert.settings import Settings, pick, rope
 from ostinato.convert.table import Row, same
 from ostinato.registry import register
@@ -31,7 +31,6 @@ class Bamba(Architecture):
         )
         dim, layers, heads = (settings.take(x) for x in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
         settings.only("hidden_act", "silu")
-        refuse_limits(settings)
         eps, head_dim = settings.take("rms_norm_eps", default=1e-5), dim // heads
         attention = {"heads": heads, "kv_heads": settings.kv_heads(heads, 8), "head_dim": head_dim}
         attention |= {"bias": settings.take("attention_bias", default=False)} | rope(settings, head_dim, part=0.5)
@@ -47,7 +46,7 @@ class Bamba(Architecture):
             "conv_bias": settings.take("mamba_conv_bias", default=True),
             "bias": settings.take("mamba_proj_bias", default=False),
             "eps": eps,
-        }
+        } | limits(settings)
         where = settings.take("attn_layer_indices", default=[])
         mlp = {"hidden": settings.take("intermediate_size"), "bias": settings.take("mlp_bias", default=False)}
         return {

@@ -25,19 +25,21 @@ WHOLE = ("model.safetensors", "pytorch_model.bin")
 INDEX = tuple(f"{name}.index.json" for name in WHOLE)
 BESIDE = (
     "generation_config.json tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json "
-    "merges.txt tokenizer.model chat_template.jinja"
+    "merges.txt vocab.txt tokenizer.model spiece.model chat_template.jinja"
 ).split()
 """Files that are carried from a checkpoint to a run, and from there to an export, as they are."""
 SHARD = 5 << 30
 
 
 def locate(source: str | Path) -> Path:
-    """The folder of a checkpoint: the path itself, or the model of that name in the local cache of Hugging Face."""
+    """The folder of a checkpoint, or the file of one without a config: the path itself, or the model of that name in the local cache of Hugging Face."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path
+    if path.suffix == ".pth" and path.is_file():
+        return path
     if path.exists():
-        raise ValueError(f"{source} is a file; a checkpoint is a folder with {CONFIG}")
+        raise ValueError(f"{source} is a file; a checkpoint is a folder with {CONFIG}, or the .pth of an RWKV-7")
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
         try:
             from huggingface_hub import snapshot_download
@@ -67,11 +69,12 @@ def read_json(path: Path) -> dict[str, Any]:
 class Weights:
     """The tensors of a checkpoint, read one by one.
 
-    folder: where the files are
+    folder: where the files are, or the one file
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.alone = folder.name if folder.is_file() else None
+        self.folder = folder.parent if self.alone else folder
         self.closing = ExitStack()
         self.files: dict[str, Any] = {}
         self.homes = self._homes()
@@ -87,6 +90,8 @@ class Weights:
 
     def _homes(self) -> dict[str, str]:
         """The file of each tensor."""
+        if self.alone:
+            return dict.fromkeys(self._opened(self.alone), self.alone)
         for name in INDEX:
             if (self.folder / name).is_file():
                 homes = read_json(self.folder / name).get("weight_map")

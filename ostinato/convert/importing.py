@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ostinato.convert import files, table
 from ostinato.convert.architecture import Architecture
@@ -50,10 +50,23 @@ def architectures() -> dict[str, Architecture]:
 def architecture_of(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a config; refuses an unknown one by name."""
     known, name = architectures(), config.get("model_type")
+    if name is None and {"d_model", "n_layer"} <= config.keys():
+        name = "mamba_ssm"  # whose configs have no name
     if name not in known:
         hint = did_you_mean(str(name), known)
         raise ValueError(f"ostinato cannot import model_type {name!r}{hint}; it imports {', '.join(sorted(known))}")
     return known[name]
+
+
+def config_of(origin: Path) -> dict[str, Any]:
+    """The config of a checkpoint; where there is none, and the weights are those of an RWKV-7, what they say themselves."""
+    alone = origin.is_file() or (not (origin / files.CONFIG).exists() and any(origin.glob("*.pth")))
+    if not alone:
+        return files.read_json(origin / files.CONFIG)
+    from ostinato.convert.rwkv7 import RWKV7Pth
+
+    with files.Weights(origin) as weights:
+        return RWKV7Pth.config(weights)
 
 
 def from_pretrained(
@@ -77,14 +90,14 @@ def from_pretrained(
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, ignore: Iterable[str] = ()) -> Imported:
     """The model in a checkpoint folder."""
-    config = files.read_json(folder / files.CONFIG)
+    config = config_of(folder)
     architecture, settings = architecture_of(config), Settings(config, ignore)
     try:
         arguments = architecture.arguments(settings)
         settings.finish()
         with torch.device("meta"):
-            model = create("model:language_model", **arguments)
-        rows = architecture.rows(arguments)
+            model = create(architecture.model, **arguments)
+        rows = [row for row in architecture.rows(arguments) if row.ours]
     except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{folder / files.CONFIG} makes no model: {error}") from error
     with files.Weights(folder) as weights:
@@ -100,13 +113,22 @@ def load(folder: Path, dtype: torch.dtype = torch.float32, ignore: Iterable[str]
             return x.to(dtype)
 
         ours = {name: x.clone(memory_format=torch.contiguous_format) for name, x in table.read(rows, get).items()}
-    tied = arguments.get("tie", True)
-    if tied:
-        ours["head.weight"] = ours["embedding.weight"]
+    together = shared(model)
+    for first, *others in together:
+        ours |= dict.fromkeys(others, ours[first])
     model.load_state_dict(ours, assign=True)
-    if tied:
-        model.head.weight = model.embedding.weight
+    for first, *others in together:
+        for module, _, name in (other.rpartition(".") for other in others):
+            setattr(model.get_submodule(module), name, model.get_parameter(first))
     return Imported(model, arguments, architecture, dtypes)
+
+
+def shared(model: nn.Module) -> list[list[str]]:
+    """Names of parameters that are one and the same."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [each for each in names.values() if len(each) > 1]
 
 
 def match(
@@ -126,17 +148,24 @@ def match(
     heads = (architecture.head, "lm_head.weight")
     found = {architecture.canonical(name if name in heads else begin + name): name for name in weights}
     names = {name: found.get(name, name.removeprefix(begin)) for name in expected}
+    embedding = next(row.theirs[0] for row in rows if row.ours == ("embedding.weight",))
+    if architecture.head_may_lack and architecture.head in names and names[architecture.head] not in weights:
+        names[architecture.head] = names[embedding]
     what = f"a {architecture.model_type} model of this config"
     if missing := [name for name in names.values() if name not in weights]:
         raise ValueError(f"{weights.folder} lacks {some(missing)}, which {what} has")
     head = found.get(architecture.head)
-    if arguments.get("tie", True) and head is not None:
-        embedding = next(row.theirs[0] for row in rows if row.ours == ("embedding.weight",))
-        if not torch.equal(weights.get(head), weights.get(names[embedding])):
-            raise ValueError(
-                f"{weights.folder}: the config ties {head} to the embedding, and the weights are not equal"
-            )
+    tied = arguments.get("tie", True)
+    if tied and head is not None and not torch.equal(weights.get(head), weights.get(names[embedding])):
+        raise ValueError(f"{weights.folder}: the config ties {head} to the embedding, and the weights are not equal")
     known = {*names.values(), head}
+    for name in weights:
+        first = None if name in known else architecture.repeated(name, arguments)
+        if first is None:
+            continue
+        if first not in weights or not torch.equal(weights.get(name), weights.get(first)):
+            raise ValueError(f"{weights.folder}: {name} is not equal to {first}, which {what} has in its place")
+        known.add(name)
     unknown = [x for x in weights if x not in known and not any(re.fullmatch(y, x) for y in architecture.ignored)]
     if unknown:
         raise ValueError(f"{weights.folder} holds {some(unknown)}, which {what} does not have")
@@ -167,8 +196,12 @@ def import_run(source: str | Path, folder: str | Path, *, ignore: Iterable[str] 
     origin, folder = files.locate(source), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} holds something already; name a new folder")
+    config = config_of(origin)
+    known = architecture_of(config)
+    if known.model != "model:language_model":
+        what = f"a {known.model_type} model does not go on from what was said, so it makes no run"
+        raise ValueError(f"{what}; `ostinato.from_pretrained` reads it")
     imported = load(origin, ignore=ignore)
-    config = files.read_json(origin / files.CONFIG)
     longest = config.get("max_position_embeddings") or config.get("n_positions") or LONGEST
     settings = {
         "model": imported.arguments,
@@ -205,6 +238,8 @@ class _Carried:
         if not (self.origin / name).is_file():
             return
         tokenizer = files.read_json(self.origin / name)
+        if not isinstance(tokenizer.get("model"), dict):
+            raise ValueError(f"{self.origin / name} is damaged: it says no model")
         if tokenizer.get("normalizer") == {"type": "NFC"}:
             text = json.dumps(tokenizer | {"normalizer": None}, ensure_ascii=False)
             write_atomically(Path(folder) / name, text)

@@ -1,4 +1,4 @@
-"""Jamba without experts: Mamba with norms inside, and attention without positions in some of the layers.
+"""Jamba: Mamba with norms inside, attention without positions in some of the layers, and experts in others.
 
 Lieber et al. 2024, https://arxiv.org/abs/2403.19887.
 """
@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from ostinato.convert.architecture import Architecture, attention_rows, gated_mlp_rows, norm_rows, uniform
+from ostinato.convert.architecture import Architecture, attention_rows, expert_rows, gated_mlp_rows, norm_rows, uniform
 from ostinato.convert.mamba import common_rows
 from ostinato.convert.settings import Settings, pick
 from ostinato.convert.table import Row, linear, same
 from ostinato.registry import register
 
 RUNNING = "use_mamba_kernels use_mambapy use_associative_scan num_logits_to_keep calc_logits_for_entire_prompt"
-EXPERTS = "num_experts_per_tok router_aux_loss_coef output_router_logits"
+EXPERTS = "router_aux_loss_coef output_router_logits"
 
 
 @register("convert:jamba")
 class Jamba(Architecture):
-    """Jamba of transformers, where no layer has experts."""
+    """Jamba of transformers."""
 
     model_type = "jamba"
     class_name = "JambaForCausalLM"
@@ -29,10 +29,6 @@ class Jamba(Architecture):
         dim, layers, heads = (settings.take(x) for x in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
         settings.only("hidden_act", "silu")
         settings.only("mamba_inner_layernorms", True)
-        experts, every = settings.take("num_experts", default=16), settings.take("expert_layer_period", default=2)
-        first = settings.take("expert_layer_offset", default=1)
-        if experts > 1 and any(i % every == first for i in range(layers)):
-            raise ValueError(f"the jamba model asks for num_experts={experts}; ostinato has no mixture of experts")
         eps, rank = settings.take("rms_norm_eps", default=1e-6), settings.take("mamba_dt_rank", default="auto")
         attention = {"heads": heads, "kv_heads": settings.kv_heads(heads, 8), "position": "none"}
         mamba = {
@@ -52,10 +48,19 @@ class Jamba(Architecture):
             "dim": dim,
             "layers": layers,
             "pattern": uniform(parts),
-            "mlp": {"swiglu": {"hidden": settings.take("intermediate_size")}},
+            "mlp": self.mlps(settings, layers),
             "tie": settings.take("tie_word_embeddings", default=False),
             "eps": eps,
         }
+
+    def mlps(self, settings: Settings, layers: int) -> list[Any]:
+        """The channel mixer of each layer."""
+        hidden, active = settings.take("intermediate_size"), settings.take("num_experts_per_tok", default=2)
+        count, every = settings.take("num_experts", default=16), settings.take("expert_layer_period", default=2)
+        first = settings.take("expert_layer_offset", default=1)
+        experts = {"hidden": hidden, "experts": count, "active": active, "normalised": False}
+        many = [count > 1 and i % every == first for i in range(layers)]
+        return uniform([{"experts": experts} if several else {"swiglu": {"hidden": hidden}} for several in many])
 
     def ends(self, arguments: Mapping[str, Any]) -> list[Row]:
         return [same("model.embed_tokens.weight", "embedding.weight"), *norm_rows("model.final_layernorm", "norm")]
@@ -74,4 +79,8 @@ class Jamba(Architecture):
                 f"{mamba}.dt_proj", f"{mixer}.step", bias=True
             )
             rows += [same(f"{mamba}.{x.lower()}_layernorm.weight", f"{mixer}.{x}_norm") for x in ("dt", "B", "C")]
-        return rows + gated_mlp_rows(f"{theirs}.feed_forward", f"{ours}.mlp", arguments, i)
+        both = f"{theirs}.feed_forward", f"{ours}.mlp"
+        kind, options = pick(arguments["mlp"], i)
+        return rows + (
+            expert_rows(*both, options, "router") if kind == "experts" else gated_mlp_rows(*both, arguments, i)
+        )

@@ -27,29 +27,26 @@ def expansion(inner: int, dim: int) -> float:
     return exact if int(exact * dim) == inner else (inner + 0.5) / dim
 
 
-def refuse_limits(settings: Settings) -> None:
-    """Step sizes that are clipped, as Mamba-2 can have them."""
-    limit = settings.take("time_step_limit", default=[0.0, float("inf")])
+def limits(settings: Settings, *names: str) -> dict[str, Any]:
+    """Limits of the step sizes, as an argument of Mamba-2, where there are any."""
+    limit = settings.take(*(names or ("time_step_limit",)), default=[0.0, float("inf")])
     limit = [float(x["__float__"]) if isinstance(x, dict) else float(x) for x in limit]
-    if limit != [0.0, float("inf")]:
-        raise ValueError(
-            f"the {settings.model_type} model asks for time_step_limit={limit}; ostinato has it without limits only"
-        )
+    return {} if limit == [0.0, float("inf")] else {"dt_limits": limit}
 
 
 def common_rows(theirs: str, ours: str, options: Mapping[str, Any]) -> list[Row]:
     """What both versions of the mixer have."""
-    bias = options.get("bias", False)
-    rows = linear(f"{theirs}.in_proj", f"{ours}.project_in", bias) + linear(
-        f"{theirs}.out_proj", f"{ours}.project_out", bias
-    )
+    bias, out_bias = options.get("bias", False), options.get("out_bias")
+    rows = linear(f"{theirs}.in_proj", f"{ours}.project_in", bias)
+    rows += linear(f"{theirs}.out_proj", f"{ours}.project_out", bias if out_bias is None else out_bias)
     rows += convolution(f"{theirs}.conv1d", f"{ours}.convolution", options.get("conv_bias", True))
     return rows + [same(f"{theirs}.{name}", f"{ours}.{name}") for name in ("A_log", "D")]
 
 
-def mamba2_rows(theirs: str, ours: str) -> list[Row]:
+def mamba2_rows(theirs: str, ours: str, normed: bool = True) -> list[Row]:
     """What the second version has besides."""
-    return [same(f"{theirs}.dt_bias", f"{ours}.dt_bias"), same(f"{theirs}.norm.weight", f"{ours}.norm_weight")]
+    rows = [same(f"{theirs}.dt_bias", f"{ours}.dt_bias")]
+    return rows + [same(f"{theirs}.norm.weight", f"{ours}.norm_weight")] * normed
 
 
 @register("convert:mamba")
@@ -174,9 +171,9 @@ class Mamba2(Mamba):
                 f"the mamba2 model asks for num_heads={heads} of head_dim={head_dim}; together they are {inner}"
             )
         settings.skip("time_step_rank", "norm_before_gate")  # transformers passes over both
-        refuse_limits(settings)
         groups, eps = settings.take("n_groups", default=8), settings.take("layer_norm_epsilon", default=1e-5)
-        return self.common(settings, 128) | {"head_dim": head_dim, "groups": groups, "eps": eps}
+        options = self.common(settings, 128) | {"head_dim": head_dim, "groups": groups, "eps": eps}
+        return options | limits(settings)
 
     def inside(self, theirs: str, ours: str) -> list[Row]:
         return mamba2_rows(theirs, ours)

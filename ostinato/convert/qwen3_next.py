@@ -1,4 +1,4 @@
-"""Qwen3-Next without experts: Gated DeltaNet, and gated attention in every fourth layer.
+"""Qwen3-Next: Gated DeltaNet, gated attention in every fourth layer, and experts.
 
 Qwen 2025; Gated DeltaNet, Yang et al. 2024, https://arxiv.org/abs/2412.06464; gated attention, Qiu et al. 2025,
 https://arxiv.org/abs/2505.06708. Theirs keeps the rows of a head of keys together, ours those of a use.
@@ -10,17 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.convert.architecture import Architecture, attention_sizes, check_types, gated_mlp_rows, norm_rows, uniform
+from ostinato.convert.architecture import (
+    Architecture,
+    attention_sizes,
+    check_types,
+    expert_rows,
+    gated_mlp_rows,
+    norm_rows,
+    uniform,
+)
 from ostinato.convert.settings import Settings, pick, rope
 from ostinato.convert.table import Row, by_part, convolution, linear, parts_of, same
 from ostinato.registry import register
 
-EXPERTS = "moe_intermediate_size shared_expert_intermediate_size num_experts_per_tok norm_topk_prob output_router_logits router_aux_loss_coef"
+EXPERTS = "output_router_logits router_aux_loss_coef"
 
 
 @register("convert:qwen3_next")
 class Qwen3Next(Architecture):
-    """Qwen3-Next of transformers, where no layer has experts."""
+    """Qwen3-Next of transformers, without the layers that predict several tokens."""
 
     model_type = "qwen3_next"
     class_name = "Qwen3NextForCausalLM"
@@ -28,7 +36,6 @@ class Qwen3Next(Architecture):
 
     def arguments(self, settings: Settings) -> dict[str, Any]:
         dim, layers, heads = (settings.take(x) for x in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-        self.refuse_experts(settings, layers)
         settings.only("hidden_act", "silu")
         eps, head_dim = settings.take("rms_norm_eps", default=1e-6), settings.take("head_dim", default=256)
         attention = {"heads": heads, "kv_heads": settings.take("num_key_value_heads", default=2), "head_dim": head_dim}
@@ -51,19 +58,26 @@ class Qwen3Next(Architecture):
             "dim": dim,
             "layers": layers,
             "pattern": uniform([parts[kind] for kind in types]),
-            "mlp": {"swiglu": {"hidden": settings.take("intermediate_size", default=5632)}},
+            "mlp": self.mlps(settings, layers),
             "tie": settings.take("tie_word_embeddings", default=False),
             "norm": "offset_rms",
             "eps": eps,
         }
 
-    def refuse_experts(self, settings: Settings, layers: int) -> None:
-        """Experts are what ostinato does not have."""
+    def mlps(self, settings: Settings, layers: int) -> list[Any]:
+        """The channel mixer of each layer."""
         settings.skip(*EXPERTS.split())
-        experts, step = settings.take("num_experts", default=512), settings.take("decoder_sparse_step", default=1)
-        dense = settings.take("mlp_only_layers", default=[])
-        if experts and any((i + 1) % step == 0 and i not in dense for i in range(layers)):
-            raise ValueError(f"the qwen3_next model asks for num_experts={experts}; ostinato has no mixture of experts")
+        hidden = settings.take("intermediate_size", default=5632)
+        experts = {
+            "hidden": settings.take("moe_intermediate_size", default=512),
+            "experts": settings.take("num_experts", default=512),
+            "active": settings.take("num_experts_per_tok", default=10),
+            "normalised": settings.take("norm_topk_prob", default=True),
+            "shared": settings.take("shared_expert_intermediate_size", default=512),
+        }
+        step, dense = settings.take("decoder_sparse_step", default=1), settings.take("mlp_only_layers", default=[])
+        many = [experts["experts"] > 0 and (i + 1) % step == 0 and i not in dense for i in range(layers)]
+        return uniform([{"experts": experts} if several else {"swiglu": {"hidden": hidden}} for several in many])
 
     def ends(self, arguments: Mapping[str, Any]) -> list[Row]:
         return [same("model.embed_tokens.weight", "embedding.weight"), *norm_rows("model.norm", "norm")]
@@ -77,7 +91,13 @@ class Qwen3Next(Architecture):
             rows += gated_attention_rows(f"{theirs}.self_attn", f"{ours}.mixer", options, arguments["dim"])
         else:
             rows += delta_rows(f"{theirs}.linear_attn", f"{ours}.mixer", options)
-        return rows + gated_mlp_rows(f"{theirs}.mlp", f"{ours}.mlp", arguments, i)
+        both = f"{theirs}.mlp", f"{ours}.mlp"
+        kind, options = pick(arguments["mlp"], i)
+        if kind != "experts":
+            return rows + gated_mlp_rows(*both, arguments, i)
+        shared = {"mlp": {"swiglu": {"hidden": options["shared"]}}}
+        rows += expert_rows(*both, options, "gate") + linear(f"{theirs}.mlp.shared_expert_gate", f"{ours}.mlp.share")
+        return rows + gated_mlp_rows(f"{theirs}.mlp.shared_expert", f"{ours}.mlp.shared", shared, i)
 
 
 def gated_attention_rows(theirs: str, ours: str, options: Mapping[str, Any], dim: int) -> list[Row]:

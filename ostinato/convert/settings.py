@@ -35,7 +35,7 @@ class Settings:
 
     def __init__(self, values: Mapping[str, Any], ignore: Iterable[str] = ()):
         self.values = dict(values)
-        self.model_type = str(values.get("model_type"))
+        self.model_type = str(values.get("model_type", "mamba_ssm"))
         self.asked = set(ignore)
 
     def take(self, *names: str, default: Any = REQUIRED) -> Any:

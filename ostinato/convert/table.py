@@ -17,7 +17,10 @@ Move = Callable[..., Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Row:
-    """Tensors that belong together: `read` takes theirs, in this order, and returns ours; `write` the other way."""
+    """Tensors that belong together: `read` takes theirs, in this order, and returns ours; `write` the other way.
+
+    A row without ours is of tensors that follow from the config: they are written, and not read.
+    """
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
@@ -28,6 +31,11 @@ class Row:
 def same(theirs: str, ours: str) -> Row:
     """A tensor that both have."""
     return Row((theirs,), (ours,), lambda x: [x], lambda x: [x])
+
+
+def derived(theirs: Sequence[str], make: Callable[[], Sequence[Tensor]]) -> Row:
+    """Tensors of theirs that follow from the config."""
+    return Row(tuple(theirs), (), lambda *given: [], make)
 
 
 def joined(theirs: Sequence[str], ours: str, sizes: Sequence[int], axis: int = 0) -> Row:

@@ -28,14 +28,25 @@ class CrossAttention(nn.Module):
     heads: number of heads H
     source_dim: width of the source's tokens; by default D
     bias: whether the projections have biases
+    head_dim: width K of a head; by default D / H
+    scale: of the scores; by default 1 / sqrt(K)
     """
 
-    def __init__(self, dim: int, heads: int = 4, source_dim: int | None = None, bias: bool = True):
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 4,
+        source_dim: int | None = None,
+        bias: bool = True,
+        head_dim: int | None = None,
+        scale: float | None = None,
+    ):
         super().__init__()
-        self.shape = (heads, per_head(dim, heads))
-        self.project_q = Linear(dim, dim, bias=bias)
-        self.project_source = Linear(source_dim or dim, 2 * dim, bias=bias)
-        self.project_out = Linear(dim, dim, bias=bias)
+        self.shape, self.scale = (heads, head_dim or per_head(dim, heads)), scale
+        inner = heads * self.shape[1]
+        self.project_q = Linear(dim, inner, bias=bias)
+        self.project_source = Linear(source_dim or dim, 2 * inner, bias=bias)
+        self.project_out = Linear(inner, dim, bias=bias)
 
     def initial_state(self, batch: int, **like: Any) -> SourceState:
         """No source."""
@@ -54,7 +65,7 @@ class CrossAttention(nn.Module):
         if state.k.shape[1] == 0:
             return self.project_out(torch.zeros_like(q).flatten(-2)), state
         k, v, live = state
-        y = attention(q, k, v, causal=False, live=live)
+        y = attention(q, k, v, causal=False, live=live, scale=self.scale)
         if reset is not None:
             y = y.masked_fill((reset.cumsum(1) > 0)[..., None, None], 0)
             live = live & ~reset.any(1, keepdim=True)

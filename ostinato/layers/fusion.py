@@ -2,6 +2,7 @@
 
 concat  W [y_1; ...; y_n]
 gate    sum_i sigmoid(W_i x + b_i) * y_i           for each channel
+sum     y_1 + ... + y_n                            as in Falcon-H1: Zuo et al. 2025, https://arxiv.org/abs/2507.22448
 mean    1/n sum_i w_i * norm(y_i)                  as in Hymba: Dong et al. 2024, https://arxiv.org/abs/2411.13676
 """
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ostinato.layers.linear import Linear
 from ostinato.layers.norms import RMSNorm
 
-FUSIONS = ("concat", "gate", "mean")
+FUSIONS = ("concat", "gate", "mean", "sum")
 
 
 class Fusion(nn.Module):
@@ -23,7 +24,8 @@ class Fusion(nn.Module):
 
     dim: width D of the input and of each output
     parts: number of outputs
-    how: "concat" maps them together to D, "gate" weighs them by what the input says, "mean" takes the mean of them, normalised
+    how: "concat" maps them together to D, "gate" weighs them by what the input says, "mean" takes the mean of them,
+        normalised, "sum" adds them
     """
 
     def __init__(self, dim: int, parts: int, how: str = "gate"):
@@ -36,7 +38,7 @@ class Fusion(nn.Module):
         elif how == "gate":
             self.gate = Linear(dim, parts * dim)
             nn.init.zeros_(self.gate.bias)
-        else:
+        elif how == "mean":
             self.norms = nn.ModuleList([RMSNorm(dim) for _ in range(parts)])
 
     def forward(self, x: Tensor, outputs: Sequence[Tensor]) -> Tensor:
@@ -46,5 +48,7 @@ class Fusion(nn.Module):
         if self.how == "gate":
             gates = torch.sigmoid(self.gate(x)).chunk(len(outputs), -1)
             return torch.stack([gate * y for gate, y in zip(gates, outputs, strict=True)]).sum(0)
+        if self.how == "sum":
+            return torch.stack(list(outputs)).sum(0)
         normed = [norm(y) for norm, y in zip(self.norms, outputs, strict=True)]
         return torch.stack(normed).mean(0)

@@ -134,14 +134,24 @@ class Experts(nn.Module):
         weights, chosen = self.router(tokens).softmax(-1, dtype=at_least_float32(x.dtype)).topk(self.active)
         if self.normalised:
             weights = weights / weights.sum(-1, keepdim=True)
-        y = torch.zeros_like(tokens)
-        for expert in range(len(self.project_in)):
-            token, place = (chosen == expert).nonzero(as_tuple=True)
-            made = linear(swiglu(linear(tokens[token], self.project_in[expert])), self.project_out[expert])
-            y = y.index_add(0, token, made * weights[token, place, None].to(x.dtype))
+        # a few tokens take the matrices of their experts with them; of many, each expert reads its own
+        few = chosen.numel() <= len(self.project_in)
+        y = (self._few if few else self._many)(tokens, chosen, weights.to(x.dtype))
         if self.shared is not None and self.share is not None:
             y = y + torch.sigmoid(self.share(tokens)) * self.shared(tokens)
         return y.view_as(x)
+
+    def _few(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        h = swiglu(torch.einsum("nkfd,nd->nkf", self.project_in[chosen], tokens))
+        return torch.einsum("nkdf,nkf,nk->nd", self.project_out[chosen], h, weights)
+
+    def _many(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        y = torch.zeros_like(tokens)
+        for expert in chosen.unique().tolist():
+            token, place = (chosen == expert).nonzero(as_tuple=True)
+            made = linear(swiglu(linear(tokens[token], self.project_in[expert])), self.project_out[expert])
+            y = y.index_add(0, token, made * weights[token, place, None])
+        return y
 
 
 def at_least_float32(kind: torch.dtype) -> torch.dtype:

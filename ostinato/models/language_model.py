@@ -1,7 +1,7 @@
 """A language model: token embedding, a stack of blocks, a norm, and a head that shares the embedding's weights."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ostinato.contract import SequenceModule
 from ostinato.layers.linear import Linear
 from ostinato.layers.losses import IGNORED, capped, chunked_cross_entropy
+from ostinato.layers.mlp import Experts
 from ostinato.layers.norms import make_norm
 from ostinato.layers.positions import document_positions
 from ostinato.models.stack import Part, Stack, StackState
@@ -39,6 +40,10 @@ class LanguageModel(SequenceModule):
     embedding_scale: what the embedding of a token is multiplied by
     embedding_norm: whether the embedding is normalised
     soft_cap: what logits stay below, by a tanh; None for no bound
+    order: where the norms of a block are: "before" what reads, and one before the head, or "after" each sum
+    shares: what a block keeps of its input and takes of its mixer, and the same two of its channel mixer; or a list of
+        such fours, repeated over the blocks; None for 1
+    logit_scale: what the head's input is multiplied by
     """
 
     kind = "model"
@@ -48,6 +53,10 @@ class LanguageModel(SequenceModule):
         dict(
             vocab_size=11, dim=8, layers=1, pattern=[{"gla": {"heads": 2}}], mlp={"gelu_tanh": {"hidden": 5, "bias": True}},
             norm="layer", parallel=True, positions=2048, embedding_norm=True, soft_cap=2.0,
+        ),
+        dict(
+            vocab_size=11, dim=8, layers=2, pattern=[{"gla": {"heads": 2}}], order="after", embedding_norm=True,
+            mlp={"experts": {"hidden": 5, "experts": 3, "active": 2, "shared": 3}}, shares=[0.7, 1.2, 1.1, 0.6], logit_scale=0.5,
         ),
     )  # fmt: skip
 
@@ -68,6 +77,9 @@ class LanguageModel(SequenceModule):
         embedding_scale: float = 1.0,
         embedding_norm: bool = False,
         soft_cap: float | None = None,
+        order: str = "before",
+        shares: list[Any] | None = None,
+        logit_scale: float = 1.0,
     ):
         super().__init__(dim)
         if vocab_size < 1:
@@ -75,13 +87,13 @@ class LanguageModel(SequenceModule):
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, dim)
         self.positions = None if positions is None else nn.Embedding(positions, dim)
-        self.embedding_scale, self.soft_cap = embedding_scale, soft_cap
+        self.embedding_scale, self.soft_cap, self.logit_scale = embedding_scale, soft_cap, logit_scale
         self.embedding_norm = make_norm(norm, dim, eps) if embedding_norm else None
-        self.stack = Stack(
-            dim, layers=layers, pattern=pattern, mlp=mlp, expansion=expansion, norm=norm, eps=eps, parallel=parallel
-        )
+        options: Any = dict(norm=norm, eps=eps, parallel=parallel, order=order, shares=shares)
+        self.stack = Stack(dim, layers=layers, pattern=pattern, mlp=mlp, expansion=expansion, **options)
         self.causal = self.stack.causal
-        self.norm = make_norm(norm, dim, eps)
+        # where norms come after each sum, the last block has normalised what the head reads
+        self.norm = nn.Identity() if order == "after" else make_norm(norm, dim, eps)
         self.head = Linear(dim, vocab_size, bias=False)
         # small tied embeddings: logits of a fresh model have a variance near 1/2500 * D, its loss is near log vocab
         nn.init.normal_(self.embedding.weight, std=0.02)
@@ -93,9 +105,11 @@ class LanguageModel(SequenceModule):
             nn.init.normal_(self.head.weight, std=0.02)
         # each layer adds to the residual stream; scaled so, the sum has the same size for any depth (GPT-2)
         for name, module in self.stack.named_modules():
-            if name.endswith("project_out") and isinstance(module, nn.Linear):
+            last = module.weight if name.endswith("project_out") and isinstance(module, nn.Linear) else None
+            last = module.project_out if isinstance(module, Experts) else last
+            if last is not None:
                 with torch.no_grad():
-                    module.weight.mul_((2 * layers) ** -0.5)
+                    last.mul_((2 * layers) ** -0.5)
 
     def check_input(self, tokens: Tensor) -> None:
         if tokens.ndim != 2 or 0 in tokens.shape or tokens.is_floating_point() or tokens.dtype == torch.bool:
@@ -121,18 +135,23 @@ class LanguageModel(SequenceModule):
 
     def embedded(self, tokens: Tensor, before: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What the stack reads, (B, T) -> (B, T, D), and where the next tokens stand: `before`, T tokens later."""
-        x, after = self.embedding(tokens.long()), None
+        x = self.embedding(tokens.long())
         if self.embedding_scale != 1:
             x = x * self.embedding_scale
-        if self.positions is not None:
-            if before is None:
-                before = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-            place = document_positions(before, tokens.shape[1], reset)
-            after, longest = place[:, -1] + 1, self.positions.num_embeddings
-            if place.device.type == "cpu" and not torch.compiler.is_compiling() and int(place.max()) >= longest:
-                raise ValueError(f"this model has learned {longest} positions; a document is longer")
-            x = x + self.positions(place)
+        x, after = self.placed(x, before, reset)
         return (x if self.embedding_norm is None else self.embedding_norm(x)), after
+
+    def placed(self, x: Tensor, before: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Embeddings with those of their places, where the model has learned positions."""
+        if self.positions is None:
+            return x, None
+        if before is None:
+            before = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        place = document_positions(before, x.shape[1], reset)
+        after, longest = place[:, -1] + 1, self.positions.num_embeddings
+        if place.device.type == "cpu" and not torch.compiler.is_compiling() and int(place.max()) >= longest:
+            raise ValueError(f"this model has learned {longest} positions; a document is longer")
+        return x + self.positions(place), after
 
     def hidden(
         self, tokens: Tensor, state: LanguageModelState, reset: Tensor | None
@@ -140,7 +159,12 @@ class LanguageModel(SequenceModule):
         """What the head reads: (B, T) -> (B, T, D), and the state."""
         x, position = self.embedded(tokens, state.position, reset)
         x, after = self.stack(x, state.stack, reset)
-        return self.norm(x), LanguageModelState(after, position)
+        return self.finished(x), LanguageModelState(after, position)
+
+    def finished(self, x: Tensor) -> Tensor:
+        """What the head reads of what the stack leaves."""
+        x = self.norm(x)
+        return x if self.logit_scale == 1 else x * self.logit_scale
 
     def logits(self, x: Tensor) -> Tensor:
         """What the head makes of what it reads."""
@@ -154,7 +178,7 @@ class LanguageModel(SequenceModule):
 
     def encode(self, tokens: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
         x, _ = self.embedded(tokens, None, reset)
-        return self.logits(self.norm(self.stack(x, None, reset, mask=mask)[0]))
+        return self.logits(self.finished(self.stack(x, None, reset, mask=mask)[0]))
 
     def loss(
         self,
@@ -171,6 +195,17 @@ class LanguageModel(SequenceModule):
         state: what came before the first token; None at the beginning
         reduction: "mean" over the predicted tokens, "sum", or "none" for (B, T - 1) losses, 0 where nothing is predicted
         """
+        return self.loss_and_state(tokens, reset, state, reduction=reduction)[0]
+
+    def loss_and_state(
+        self,
+        tokens: Tensor,
+        reset: Tensor | None = None,
+        state: LanguageModelState | None = None,
+        *,
+        reduction: str = "mean",
+    ) -> tuple[Tensor, LanguageModelState]:
+        """The loss, and the state after all tokens but the last: where the next tokens begin with the last of these."""
         self.check_input(tokens)
         self._check_flags("reset", reset, tokens)
         if not self.causal:
@@ -179,11 +214,11 @@ class LanguageModel(SequenceModule):
             raise ValueError("the loss of the next token needs at least 2 tokens; got 1")
         state = self.initial_state(len(tokens)) if state is None else state
         before = None if reset is None else reset[:, :-1]
-        x, _ = self.hidden(tokens[:, :-1], state, before)
+        x, after = self.hidden(tokens[:, :-1], state, before)
         targets = tokens[:, 1:].long()
         if reset is not None:
             targets = targets.masked_fill(reset[:, 1:], IGNORED)
-        return self.cross_entropy(x, targets, reduction)
+        return self.cross_entropy(x, targets, reduction), after
 
     def cross_entropy(self, x: Tensor, targets: Tensor, reduction: str) -> Tensor:
         """What the head makes of (B, T, D) where targets (B, T) were expected, -100 where nothing is predicted."""

@@ -151,6 +151,13 @@ def truncated(folder):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def torn(folder):
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    (folder / "pytorch_model.bin").write_bytes((folder / "pytorch_model.bin").read_bytes()[:5000])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -160,6 +167,13 @@ def truncated(folder):
         (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors cannot be read"),
         (truncated, "model.safetensors cannot be read"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 400), "model.safetensors cannot be read"),
+        (torn, "pytorch_model.bin cannot be read"),
+        (lambda folder: change(folder, model_type="llamma"), "cannot import model_type 'llamma' .did you mean llama"),
+        (
+            lambda folder: change(folder, num_key_value_heads=1),
+            r"k_proj.weight has the shape \(24, 24\); .* has \(8, 24\)",
+        ),
         (lambda folder: broken_index(folder, a="b.safetensors"), "lacks 1 of its shards: b.safetensors"),
         (lambda folder: broken_index(folder, a="model.safetensors"), "lacks a, which its index says is there"),
         (lambda folder: broken_index(folder, a="../b.safetensors"), "is damaged: it has no weight_map"),
@@ -174,6 +188,29 @@ def test_damage_is_one_sentence_and_leaves_nothing(damage, message, folder, tmp_
         from_pretrained(folder)
     assert main(["import", str(folder), "-o", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"model": {"type": "BPE", "vocab": {"a": 0,', '{"version": "1.0"}', "[]", "\x00\x01"]
+)
+def test_a_damaged_tokenizer(text, folder, tmp_path, capsys):
+    (folder / "tokenizer.json").write_text(text)
+    assert main(["import", str(folder), "-o", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "tokenizer.json is damaged" in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_a_shard_that_is_not_there(llama, tmp_path, capsys):
+    llama.save_pretrained(tmp_path / "theirs", max_shard_size="10KB")
+    next((tmp_path / "theirs").glob("model-00002-of-*.safetensors")).unlink()
+    capsys.readouterr()
+    assert main(["import", str(tmp_path / "theirs"), "-o", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "lacks 1 of its shards: model-00002-of-" in said
+    assert said.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
@@ -256,24 +293,6 @@ def test_models_that_were_trained_here(name, tmp_path):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs").eval()
     same_logits(from_pretrained(tmp_path / "run"), theirs(TOKENS).logits.detach())
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")("words").input_ids
-
-
-def test_models_that_transformers_does_not_have_are_refused(tmp_path):
-    run = Run.create(
-        tmp_path / "run", {"model": {"dim": 24, "layers": 1, "pattern": ["gla"]}}, BPETokenizer.train(["x"], 257)
-    )
-    with run.writing(1) as folder:
-        save_model(run.new_model(), folder / "model.safetensors")
-    with pytest.raises(ValueError, match="no architecture of transformers that ostinato exports"):
-        export_run(run, tmp_path / "theirs")
-    assert not (tmp_path / "theirs").exists()
-
-
-def test_a_mixture_of_experts_is_refused(tmp_path):
-    sizes = dict(vocab_size=61, hidden_size=30, num_hidden_layers=3, num_attention_heads=3)
-    transformers.Qwen3NextConfig(**sizes).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="num_experts=512; ostinato has no mixture of experts"):
-        from_pretrained(tmp_path)
 
 
 def test_every_architecture_can_be_created():

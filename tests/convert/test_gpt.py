@@ -35,11 +35,11 @@ def test_gpt_neox(settings, tmp_path):
 )
 def test_gpt2(settings, tmp_path):
     torch.manual_seed(0)
-    sizes = dict(vocab_size=61, n_embd=30, n_layer=3, n_head=3, n_positions=90)
+    sizes = dict(vocab_size=61, n_embd=30, n_layer=3, n_head=3, n_positions=200)
     config = transformers.GPT2Config(**(sizes | settings), attn_implementation="eager")
     ours = check(randomised(transformers.GPT2LMHeadModel(config)), tmp_path)
-    with pytest.raises(ValueError, match="90 positions; a document is longer"):
-        ours(torch.zeros(1, 91, dtype=torch.long))
+    with pytest.raises(ValueError, match="200 positions; a document is longer"):
+        ours(torch.zeros(1, 201, dtype=torch.long))
 
 
 def test_both_names_of_the_head_of_gpt_neox(tmp_path):

@@ -67,6 +67,27 @@ PUBLISHED = {
         hidden_activation="gelu_pytorch_tanh", hidden_size=2560, intermediate_size=15360, logits_soft_cap=30.0,
         lru_width=2560, num_attention_heads=10, num_hidden_layers=26, num_key_value_heads=1, partial_rotary_factor=0.5,
         rms_norm_eps=1e-6, rope_theta=10000.0, vocab_size=256000),
+    "Falcon-H1-0.5B-Base": dict(
+        model_type="falcon_h1", attention_bias=False, attention_dropout=0.0, attention_in_multiplier=1.0,
+        attention_out_multiplier=0.9375, attn_layer_indices=None, embedding_multiplier=5.656854249492381, head_dim=64,
+        hidden_act="silu", hidden_size=1024, initializer_range=0.02, intermediate_size=2048, key_multiplier=0.390625,
+        lm_head_multiplier=0.0390625, mamba_chunk_size=128, mamba_conv_bias=True, mamba_d_conv=4, mamba_d_head=64,
+        mamba_d_ssm=1536, mamba_d_state=128, mamba_expand=2, mamba_n_groups=1, mamba_n_heads=24,
+        mamba_norm_before_gate=False, mamba_proj_bias=False, mamba_rms_norm=False, mamba_use_mlp=True,
+        max_position_embeddings=16384, mlp_bias=False, mlp_expansion_factor=8,
+        mlp_multipliers=[0.8838834764831844, 0.5859375], num_attention_heads=8, num_hidden_layers=36, num_key_value_heads=2,
+        num_logits_to_keep=1, projectors_bias=False, rms_norm_eps=1e-5, rope_scaling=None, rope_theta=100000000000.0,
+        ssm_in_multiplier=1.25, ssm_multipliers=[0.3535533905932738, 0.25, 0.3535533905932738, 0.5, 0.3535533905932738],
+        ssm_out_multiplier=0.23570226039551584, tie_word_embeddings=False, vocab_size=32784),
+    "MiniMax-Text-01-hf": dict(
+        model_type="minimax", attention_dropout=0.0, block_size=256, full_attn_alpha_factor=3.5565588200778455,
+        full_attn_beta_factor=1.0, head_dim=128, hidden_act="silu", hidden_size=6144, initializer_range=0.02,
+        intermediate_size=9216, linear_attn_alpha_factor=3.5565588200778455, linear_attn_beta_factor=1.0,
+        layer_types=["full_attention" if i % 8 == 7 else "linear_attention" for i in range(80)],
+        max_position_embeddings=10240000, mlp_alpha_factor=3.5565588200778455, mlp_beta_factor=1.0, num_attention_heads=64,
+        num_experts_per_tok=2, num_hidden_layers=80, num_key_value_heads=8, num_local_experts=32, rms_norm_eps=1e-5,
+        rope_theta=10000000, router_aux_loss_coef=0.001, router_jitter_noise=0.0, sliding_window=None,
+        tie_word_embeddings=False, vocab_size=200064),
     "rwkv-4-169m-pile": dict(
         model_type="rwkv", attention_hidden_size=768, context_length=1024, hidden_size=768, intermediate_size=3072,
         layer_norm_epsilon=1e-5, num_hidden_layers=12, rescale_every=6, tie_word_embeddings=False, vocab_size=50277),
@@ -102,10 +123,8 @@ def test_what_a_config_leaves_out_is_what_transformers_has_there(name):
         sizes |= {"num_heads": 16} if name == "mamba2" else {"mamba_n_heads": 16}
     if name not in ("mamba", "falcon_mamba", "mamba2", "xlstm", "rwkv", "gpt2"):
         sizes |= dict(num_attention_heads=16, intermediate_size=512)
-    if name == "jamba":
-        sizes["num_experts"] = 1
-    if name == "qwen3_next":
-        sizes["num_experts"] = 0
+    if name == "falcon_h1":
+        sizes |= {"mamba_n_heads": 16}
     if name == "gpt2":
         sizes = dict(vocab_size=64, n_embd=768)
     values = {"model_type": name, **sizes}

@@ -92,7 +92,10 @@ def test_tied_weights_are_counted_once():
         (dict(pattern=[{"gla": 3}]), "arguments of gla are written as"),
         (dict(pattern=[{"gla": {}, "mamba": {}}]), "an element of pattern is a name or"),
         (dict(pattern=[]), "at least one mixer"),
-        (dict(pattern="gla", mlp="swigl"), "mlp is one of swiglu, geglu, gelu, gelu_tanh or null; got 'swigl'"),
+        (
+            dict(pattern="gla", mlp="swigl"),
+            "mlp is one of swiglu, geglu, gelu, gelu_tanh, relu, experts or null; got 'swigl'",
+        ),
         (dict(pattern="gla", layers=0), "layers is the number of blocks, at least 1; got 0"),
         (dict(pattern=[{"gla": {"heads": 3}}]), "16 is no multiple of heads=3"),
         (dict(pattern=["min_gru", "bidirectional"]), "causal or it is not"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, gelu, layer_norm
+from torch.nn.functional import cross_entropy, gelu, layer_norm, silu
 from torch.testing import assert_close
 
 from ostinato import create
@@ -59,13 +59,36 @@ def test_channel_mixers_with_arguments():
     assert make_mlp("swiglu", 8).project_out.in_features == 24
 
 
+@pytest.mark.parametrize("tokens", [2, 40])
+def test_experts_are_weighed_by_the_largest_of_their_probabilities(tokens):
+    """By the equation, over all experts; few tokens and many go different ways."""
+    mlp = make_mlp({"experts": {"hidden": 5, "experts": 6, "active": 2, "shared": 3}}, 8)
+    x = torch.randn(1, tokens, 8)
+    p = mlp.router(x).softmax(-1)
+    p = torch.where(p >= p.topk(2).values[..., -1:], p, 0)
+    gate, up = torch.einsum("btd,efd->btef", x, mlp.project_in).chunk(2, -1)
+    expected = torch.einsum("btef,edf,bte->btd", silu(gate) * up, mlp.project_out, p / p.sum(-1, keepdim=True))
+    expected = expected + torch.sigmoid(mlp.share(x)) * mlp.shared(x)
+    y = mlp(x)
+    assert_close(y, expected)
+    y.sum().backward()
+    assert mlp.router.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (dict(norm="batch"), "norm is one of rms, offset_rms, layer; got 'batch'"),
         (dict(mlp={"gelu": {"width": 3}}), "the arguments of mlp gelu are written as .* expansion, hidden, bias; got"),
-        (dict(mlp={"relu": None}), "mlp is one of swiglu, geglu, gelu, gelu_tanh or null; got 'relu'"),
+        (dict(mlp={"selu": None}), "mlp is one of swiglu, geglu, gelu, gelu_tanh, relu, experts or null; got 'selu'"),
         (dict(mlp={"gelu": 3}), "the arguments of mlp gelu are written as"),
+        (
+            dict(mlp={"experts": {"experts": 3, "active": 4}}),
+            "active is how many of the 3 experts a token goes to; got 4",
+        ),
+        (dict(order="behind"), "order is where the norms are, before or after; got 'behind'"),
+        (dict(shares=[1.0, 2.0]), "shares are 4 numbers"),
+        (dict(parallel=True, order="after"), "a parallel block has its norms before"),
     ],
 )
 def test_what_cannot_be_built_is_refused(wrong, message):

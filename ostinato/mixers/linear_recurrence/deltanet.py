@@ -34,6 +34,7 @@ class DeltaNet(ConvolvedMemory):
     value_dim: value width V of a head; by default D / H
     conv_width: taps of the short convolution
     negative_eigenvalues: whether beta lies in (0, 2) instead of (0, 1)
+    eps: what the norm of the output adds to the mean square
     """
 
     examples = (
@@ -50,12 +51,13 @@ class DeltaNet(ConvolvedMemory):
         value_dim: int | None = None,
         conv_width: int = 4,
         negative_eigenvalues: bool = False,
+        eps: float = 1e-5,
     ):
         key_dim = key_dim or per_head(dim, heads)
         value_dim = value_dim or per_head(dim, heads)
         super().__init__(dim, heads, key_dim, value_dim, conv_width, heads)  # and beta
         self.largest_beta = 2 if negative_eigenvalues else 1
-        self.norm = RMSNorm(value_dim, eps=1e-5)
+        self.norm = RMSNorm(value_dim, eps=eps)
 
     def mix(self, x: Tensor, state: MemoryState, reset: Tensor | None) -> tuple[Tensor, MemoryState]:
         q, k, v, (beta,), inputs = self.convolve(x, state, reset)

@@ -33,6 +33,7 @@ class GLA(Mixer):
     value_dim: value width V of a head; by default D / H
     gate_rank: rank of the map from x to the decays
     slowness: divides the log decay, so that a larger one makes a fresh model forget more slowly
+    eps: what the norm of the output adds to the mean square
     """
 
     examples = (dict(dim=8, heads=2), dict(dim=12, heads=3, key_dim=4, value_dim=5, gate_rank=2))
@@ -46,6 +47,7 @@ class GLA(Mixer):
         value_dim: int | None = None,
         gate_rank: int = 16,
         slowness: float = 16.0,
+        eps: float = 1e-5,
     ):
         super().__init__(dim)
         value_dim = value_dim or per_head(dim, heads)
@@ -55,7 +57,7 @@ class GLA(Mixer):
         self.widths = [heads * width for width in (key_dim, key_dim, value_dim, value_dim)]  # q k v, output gate
         self.project_in = Linear(dim, sum(self.widths), bias=False)
         self.decay = LowRank(dim, gate_rank, heads * key_dim)
-        self.norm = RMSNorm(value_dim, eps=1e-5)
+        self.norm = RMSNorm(value_dim, eps=eps)
         self.project_out = Linear(heads * value_dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> GLAState:

@@ -40,11 +40,20 @@ class HGRN2(Mixer):
     key_dim: state expansion K of a head; by default D / H
     lower_bound: the least that a forget gate keeps, at least 0 and below 1; None where it is learned, together with the
         other layers of the stack
+    eps: what the norm of the output adds to the mean square
     """
 
     examples = (dict(dim=8, heads=2), dict(dim=9, heads=3, key_dim=5, lower_bound=0.7))
 
-    def __init__(self, dim: int, *, heads: int = 4, key_dim: int | None = None, lower_bound: float | None = None):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        key_dim: int | None = None,
+        lower_bound: float | None = None,
+        eps: float = 1e-5,
+    ):
         super().__init__(dim)
         value_dim = per_head(dim, heads)
         key_dim = key_dim or value_dim
@@ -52,7 +61,7 @@ class HGRN2(Mixer):
         self.lower_bound = LowerBound(heads * key_dim, lower_bound)
         self.widths = [heads * width for width in (key_dim, key_dim, value_dim)]  # q f i
         self.project_in = Linear(dim, sum(self.widths), bias=False)
-        self.norm = RMSNorm(dim, eps=1e-5)
+        self.norm = RMSNorm(dim, eps=eps)
         self.project_out = Linear(dim, dim, bias=False)
 
     @classmethod

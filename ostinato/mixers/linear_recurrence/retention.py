@@ -15,6 +15,7 @@ from torch.nn.functional import layer_norm, silu
 from ostinato.contract import Mixer, per_head
 from ostinato.layers.gates import fixed_decays, forget_at
 from ostinato.layers.linear import Linear
+from ostinato.layers.norms import RMSNorm
 from ostinato.layers.positions import document_positions, rotary_angles, rotary_frequencies, rotate
 from ostinato.ops.linear_attention import linear_attention
 from ostinato.registry import register
@@ -35,17 +36,32 @@ class Retention(Mixer):
     heads: number of heads H
     value_factor: value width V of a head as a multiple of its key width D / H
     theta: base of the rotary frequencies
+    norm: of the output of a head: "group", to mean 0 and variance 1 as in the paper, or "rms", with a weight
+    eps: what the norm adds to the variance or the mean square
     """
 
-    examples = (dict(dim=8, heads=2), dict(dim=12, heads=3, value_factor=1))
+    examples = (dict(dim=8, heads=2), dict(dim=12, heads=3, value_factor=1, norm="rms"))
 
-    def __init__(self, dim: int, *, heads: int = 4, value_factor: int = 2, theta: float = 10000.0):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        value_factor: int = 2,
+        theta: float = 10000.0,
+        norm: str = "group",
+        eps: float = 1e-5,
+    ):
         super().__init__(dim)
+        if norm not in ("group", "rms"):
+            raise ValueError(f"norm is group or rms; got {norm!r}")
         key_dim = per_head(dim, heads)
         self.state_shape = (heads, key_dim, value_factor * key_dim)
         self.theta = theta
         self.widths = [dim, dim, value_factor * dim, value_factor * dim]  # q k v, output gate
         self.project_in = Linear(dim, sum(self.widths), bias=False)
+        self.eps = eps
+        self.norm = RMSNorm(value_factor * key_dim, eps) if norm == "rms" else None
         self.project_out = Linear(value_factor * dim, dim, bias=False)
 
     def initial_state(self, batch: int) -> RetentionState:
@@ -60,5 +76,5 @@ class Retention(Mixer):
         q, k = (rotate(part, *angles) for part in (q, k))
         log_decay = forget_at(fixed_decays(H, **self.state_like).expand(*x.shape[:2], H), reset)
         o, S = linear_attention(q * K**-0.5, k, v, log_decay, state.S)
-        y = silu(gate) * layer_norm(o, (V,), eps=1e-5)
+        y = silu(gate) * layer_norm(o, (V,), eps=self.eps) if self.norm is None else self.norm(o, gate)
         return self.project_out(y.flatten(-2)), RetentionState(S, position[:, -1] + 1)

@@ -51,10 +51,12 @@ class MatrixRWKV(Mixer):
     dim: width D of input and output
     heads: number of heads H
     depth: place of the layer in its stack, from 0 to 1
+    eps: what the norm of a head adds to the variance
     """
 
-    def __init__(self, dim: int, heads: int, depth: float):
+    def __init__(self, dim: int, heads: int, depth: float, eps: float = 64e-5):
         super().__init__(dim)
+        self.eps = eps
         self.depth = check_depth(depth)
         self.state_shape = (heads, per_head(dim, heads), per_head(dim, heads))
         self.norm_weight = nn.Parameter(torch.ones(dim))
@@ -71,5 +73,5 @@ class MatrixRWKV(Mixer):
 
     def normalized(self, o: Tensor) -> Tensor:
         """B T H K -> B T D: every head to mean 0 and variance 1, then a weight and a bias for each channel."""
-        heads = layer_norm(o, o.shape[-1:], eps=64e-5)
+        heads = layer_norm(o, o.shape[-1:], eps=self.eps)
         return heads.flatten(-2) * self.norm_weight + self.norm_bias
