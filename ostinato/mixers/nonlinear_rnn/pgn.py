@@ -46,8 +46,13 @@ class PGN(Mixer):
     def initial_state(self, batch: int) -> PGNState:
         return PGNState(torch.zeros(batch, self.window, self.dim, **self.state_like))
 
-    def mix(self, x: Tensor, state: PGNState, reset: Tensor | None) -> tuple[Tensor, PGNState]:
+    def hidden_states(self, x: Tensor, state: PGNState, reset: Tensor | None) -> tuple[Tensor, PGNState]:
+        """What the cell says before the projection, (B, T, hidden), and the state."""
         (*past, now), window = delayed(x, state.window, self.window + 1, reset=reset)
         H = self.project_window(torch.cat(past, -1))
         gate, new = self.project_gates(torch.cat([now, H], -1)).chunk(2, -1)
-        return self.project_out(torch.lerp(new.tanh(), H, gate.sigmoid())), PGNState(window)
+        return torch.lerp(new.tanh(), H, gate.sigmoid()), PGNState(window)
+
+    def mix(self, x: Tensor, state: PGNState, reset: Tensor | None) -> tuple[Tensor, PGNState]:
+        h, after = self.hidden_states(x, state, reset)
+        return self.project_out(h), after

@@ -1,0 +1,1 @@
+"""What can be learned from results: which settings mattered, and what a network computes."""
