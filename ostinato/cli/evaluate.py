@@ -1,7 +1,7 @@
 """ostinato evaluate: how well a trained model predicts a text."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
@@ -17,6 +17,15 @@ def evaluate(
     max_tokens: Annotated[int | None, Option(help="Predict the first so many tokens only.", min=1)] = None,
     batch_size: Annotated[int, Option(help="Sequences that are read at a time.", min=1)] = 8,
     device: Annotated[str, Option(help="cpu or cuda; auto takes the GPU if there is one.")] = "auto",
+    harness: Annotated[
+        str | None, Option(help="Tasks of lm-evaluation-harness instead, by name, with commas between them.")
+    ] = None,
+    harness_folder: Annotated[
+        Path | None,
+        Option(help="Tasks of one's own for --harness: a folder of YAML files.", exists=True, file_okay=False),
+    ] = None,
+    limit: Annotated[int | None, Option(help="Documents of each task of --harness, the first ones.", min=1)] = None,
+    fewshot: Annotated[int | None, Option(help="Examples before each question of --harness.", min=0)] = None,
     json: Annotated[Path | None, Option(help="Write all figures to this file too.", dir_okay=False)] = None,
 ) -> None:
     """Measure how well a trained model predicts a text.
@@ -26,9 +35,20 @@ def evaluate(
     predictions are made from.
 
     ostinato evaluate runs/gla-small --length 256 --length 4096
+
+    ostinato evaluate runs/gla-small --harness lambada_openai,hellaswag
     """
     if length and min(length) < 1:
         raise BadParameter(f"--length is a number of tokens, at least 1; got {min(length)}")
+
+    if harness is None and (harness_folder or limit or fewshot is not None):
+        raise BadParameter("--harness-folder, --limit and --fewshot are for --harness")
+    if harness is not None:
+        if data or length or max_tokens:
+            raise BadParameter("--harness has texts of its own: give it without --data, --length and --max-tokens")
+        tasks = [name.strip() for name in harness.split(",") if name.strip()]
+        how = {"batch_size": batch_size, "device": device, "limit": limit, "fewshot": fewshot}
+        return _harness(run, tasks, harness_folder, json, **how)
 
     from rich.console import Console
 
@@ -53,3 +73,20 @@ def evaluate(
         save(result, json)
     if all("error" in part for part in (result["overall"], *result["lengths"])):
         raise Exit(1)
+
+
+def _harness(run: Path, tasks: list[str], folder: Path | None, json: Path | None, **how: Any) -> None:
+    """Tasks of lm-evaluation-harness."""
+    from ostinato.runs import Run
+
+    opened = Run.open(run)
+    try:
+        from ostinato.evaluate.harness import harness_run, show
+    except ImportError as error:
+        raise BadParameter(str(error)) from None
+    from ostinato.evaluate.show import save
+
+    result = harness_run(opened, tasks, folder, **how)
+    show(result)
+    if json is not None:
+        save(result, json)

@@ -10,6 +10,7 @@ from ostinato.data.batches import IGNORE, Batch, Batches, EvaluationBatch, seque
 from ostinato.data.corpus import Corpus, prepare
 from ostinato.data.sources import documents
 from ostinato.data.store import TokenStore
+from ostinato.data.streams import Streams
 from ostinato.data.tokenizer import BPETokenizer, ByteTokenizer, StreamDecoder, Tokenizer, load_tokenizer
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Corpus",
     "EvaluationBatch",
     "StreamDecoder",
+    "Streams",
     "TokenStore",
     "Tokenizer",
     "documents",

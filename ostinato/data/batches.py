@@ -73,18 +73,27 @@ class Batches:
 
     def __call__(self, position: int | None = None) -> tuple[Batch, int]:
         """The batch at a position (None at the beginning), and the position after it."""
-        position = 0 if position is None else position
-        if position < 0:
-            raise ValueError(f"a position is None or what an earlier call returned; got {position!r}")
-        B, T = self.batch_size, self.length
-        tokens, reset = np.empty((B, T + 1), np.int64), np.zeros((B, T + 1), np.bool_)
+        position, B, T = self._checked(position), self.batch_size, self.length
+        batch = self._empty(T)
         for i in range(B):
-            self._read(self._row(position + self.rank * B + i) * T, tokens[i], reset[i])
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(reset)), position + self.world * B
+            place = self._row(position + self.rank * B + i) * T
+            self._read(place, batch.tokens[i].numpy(), batch.reset[i].numpy())
+        return batch, position + self.world * B
 
     def epoch(self, position: int | None) -> float:
         """How often the store has been read at a position."""
         return (position or 0) * self.length / len(self.store)
+
+    def _checked(self, position: int | None) -> int:
+        position = 0 if position is None else position
+        if position < 0:
+            raise ValueError(f"a position is None or what an earlier call returned; got {position!r}")
+        return position
+
+    def _empty(self, length: int) -> Batch:
+        """Rows to be filled."""
+        shape = (self.batch_size, length + 1)
+        return Batch(torch.empty(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool))
 
     def _row(self, visit: int) -> int:
         lap, index = divmod(visit, self.rows)

@@ -18,9 +18,9 @@ import numpy as np
 from ostinato.data.sources import Source, read
 from ostinato.data.split import Spans, Text, split, whole
 from ostinato.data.store import TOKENS, save_starts, smallest_dtype, write_store
-from ostinato.data.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer, cut
+from ostinato.data.tokenizer import ByteTokenizer, Recipe, Tokenizer, cut
 
-SAMPLE = 1 << 25  # bytes of text that a BPE tokenizer is trained on, drawn from the whole of a longer training text
+SAMPLE = 1 << 25  # bytes of text that a tokenizer is trained on, drawn from the whole of a longer training text
 GROUP = 1 << 20  # bytes that are encoded together, so that the encoder can use several threads
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def build(
     folder: Path,
     sources: list[Source],
     valid_sources: list[Source] | None,
-    tokenizer: Tokenizer | int,
+    tokenizer: Tokenizer | Recipe,
     *,
     column: str,
     valid_fraction: float,
@@ -39,7 +39,7 @@ def build(
 ) -> dict[str, Any]:
     """Write the stores and the tokenizer of a corpus into a folder; returns what is known about them.
 
-    tokenizer: one that exists, or the vocabulary size of a BPE tokenizer to train
+    tokenizer: one that exists, or what is to be trained
     """
     text = valid_text = spool(sources, column, folder / "text", max_bytes)
     log.info("read %s bytes of text in %s documents", f"{len(text.data):,}", f"{len(text.digests):,}")
@@ -51,9 +51,9 @@ def build(
         if shared := int(np.isin(valid_text.digests, text.digests).sum()):
             log.warning("%d of %d validation documents are in the training text too", shared, len(valid.begins))
 
-    if isinstance(tokenizer, int):
-        size = tokenizer
-        tokenizer = BPETokenizer.train(_sample(text, train), size)
+    if isinstance(tokenizer, Recipe):
+        size = tokenizer.size or 0
+        tokenizer = tokenizer.train(_sample(text, train))
         log.info("trained a tokenizer of %d tokens", tokenizer.vocab_size)
         if tokenizer.vocab_size < size:
             log.warning(

@@ -32,7 +32,7 @@ from filelock import FileLock
 from ostinato.data.build import build
 from ostinato.data.sources import BLOCK, STANDARD_INPUT, Source, Sources, find
 from ostinato.data.store import TOKENS, TokenStore
-from ostinato.data.tokenizer import Tokenizer, bpe_size, load_tokenizer
+from ostinato.data.tokenizer import Recipe, Tokenizer, load_tokenizer, recipe
 from ostinato.files import folder_atomically, sha256, sha256_of_file
 
 MANIFEST = "corpus.json"
@@ -105,7 +105,8 @@ def prepare(
     """Read, split and tokenise documents, or find them in the cache.
 
     data: files and folders, "-" for standard input; the source of Python's standard library if nothing is named
-    tokenizer: "bytes", "bpe:N" to train one of N tokens on the training text, a saved one, or a tokenizer itself
+    tokenizer: "bytes", "bpe:N" to train one of N tokens on the training text, "words" or "words:N" for its (most frequent)
+        words, a saved one, or a tokenizer itself
     column: what holds the text in jsonl and parquet files
     valid: files and folders to validate on; otherwise a part of the data is kept for that
     valid_fraction: how large a part, as a share of the text
@@ -117,7 +118,7 @@ def prepare(
         raise ValueError(f"valid_fraction is between 0 and 1; got {valid_fraction}")
     if max_bytes is not None and max_bytes < 1:
         raise ValueError(f"max_bytes is at least 1; got {max_bytes}")
-    made = tokenizer if isinstance(tokenizer, Tokenizer) else bpe_size(tokenizer) or load_tokenizer(tokenizer)
+    made = tokenizer if isinstance(tokenizer, Tokenizer) else recipe(tokenizer) or load_tokenizer(tokenizer)
     wanted = [find(data), [] if valid is None else find(valid)]
     if all(any(source.path == STANDARD_INPUT for source in side) for side in wanted):
         raise ValueError("standard input ('-') can be read only once")
@@ -129,7 +130,7 @@ def prepare(
         settings = {
             "format": FORMAT,
             # Another version of the library may learn other merges.
-            "tokenizer": f"bpe:{made} {version('tokenizers')}" if isinstance(made, int) else sha256(made.to_json()),
+            "tokenizer": f"{made} {version('tokenizers')}" if isinstance(made, Recipe) else sha256(made.to_json()),
             "column": column,
             "max_bytes": max_bytes,
             "files": [[identity for _, identity in side] for side in sides],
@@ -179,7 +180,7 @@ def _made(
     settings: dict[str, Any],
     sources: list[Source],
     valid_sources: list[Source] | None,
-    tokenizer: Tokenizer | int,
+    tokenizer: Tokenizer | Recipe,
     arguments: dict[str, Any],
 ) -> Corpus:
     """The corpus in a folder, made now unless another process has just made it."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from operator import index
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -149,7 +149,7 @@ class BPETokenizer(Tokenizer):
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, initial_alphabet=sorted(_symbols()), special_tokens=[], show_progress=False
+            vocab_size=vocab_size, initial_alphabet=sorted(byte_symbols()), special_tokens=[], show_progress=False
         )
         backend.train_from_iterator(texts, trainer)
         return cls(backend.to_str())
@@ -178,28 +178,58 @@ def _load(source: str | Path) -> Tokenizer:
         return ByteTokenizer()
     path = Path(source).expanduser()
     path = path / FILE if path.is_dir() else path
-    if bpe_size(source) is not None:
+    if recipe(source) is not None:
         raise ValueError(f"{source} is a tokenizer to be trained on a corpus; load the one that was saved after it")
     if not path.is_file():
-        accepted = f"'bytes', 'bpe:4096', or a folder with {FILE}"
+        accepted = f"'bytes', 'bpe:4096', 'words', or a folder with {FILE}"
         raise FileNotFoundError(f"no tokenizer '{source}'; a tokenizer is {accepted}")
     try:
         text = path.read_text(encoding="utf-8")
-        if json.loads(text) == {"ostinato": "bytes"}:
+        content = json.loads(text)
+        if content == {"ostinato": "bytes"}:
             return ByteTokenizer()
+        if isinstance(content, dict) and (content.get("model") or {}).get("type") == "WordLevel":
+            from ostinato.data.words import WordTokenizer
+
+            return WordTokenizer(text)
         return BPETokenizer(text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def bpe_size(spec: Any) -> int | None:
-    """4096 for "bpe:4096", None for what does not begin like it."""
+class Recipe(NamedTuple):
+    """A tokenizer that is to be trained: "bpe:4096", "words" or "words:10000"."""
+
+    kind: str
+    size: int | None
+
+    def __str__(self) -> str:
+        return self.kind if self.size is None else f"{self.kind}:{self.size}"
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        """The tokenizer that these texts give."""
+        if self.kind == "words":
+            from ostinato.data.words import WordTokenizer
+
+            return WordTokenizer.train(texts, self.size)
+        assert self.size is not None
+        return BPETokenizer.train(texts, self.size)
+
+
+def recipe(spec: Any) -> Recipe | None:
+    """What "bpe:4096", "words" or "words:10000" asks for; None for what does not begin like one of them."""
     name, colon, size = str(spec).partition(":")
-    if name != "bpe" or (not colon and Path(str(spec)).exists()):
+    if name not in ("bpe", "words") or (not colon and Path(str(spec)).exists()):
         return None
-    if not size.isdecimal() or int(size) <= 256:
+    if name == "words" and not colon:
+        return Recipe(name, None)
+    if name == "words" and not (size.isdecimal() and int(size) >= 3):
+        raise ValueError(
+            f"'{spec}' is not a tokenizer; words:N needs a vocabulary size N of at least 3, as in words:10000"
+        )
+    if name == "bpe" and not (size.isdecimal() and int(size) > 256):
         raise ValueError(f"'{spec}' is not a tokenizer; bpe:N needs a vocabulary size N above 256, as in bpe:4096")
-    return int(size)
+    return Recipe(name, int(size))
 
 
 def cut(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, int]]:
@@ -217,7 +247,7 @@ def cut(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
-def _symbols() -> dict[str, int]:
+def byte_symbols() -> dict[str, int]:
     """How a byte-level vocabulary writes each byte: as its character if that is visible, or one from U+0100 on."""
     visible = {
         *range(ord("!"), ord("~") + 1),
@@ -229,7 +259,7 @@ def _symbols() -> dict[str, int]:
 
 
 def _pieces_of(backend: Any) -> list[bytes]:
-    symbols = _symbols()
+    symbols = byte_symbols()
     vocabulary = backend.get_vocab(with_added_tokens=True)
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     if type(backend.model).__name__ != "BPE" or not symbols.keys() <= vocabulary.keys():

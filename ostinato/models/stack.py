@@ -249,14 +249,20 @@ class Stack(SequenceModule):
         return sum(layer.state_bytes(tokens) for layer in self.blocks)
 
     def read(self, x: Tensor, state: StackState, reset: Tensor | None) -> tuple[Tensor, StackState]:
-        after, told = [], {"input": x}
+        after: list[BlockState] = []
+        told: Mapping[str, Tensor] = {}
         for layer, before in zip(self.blocks, state.layers, strict=True):
-            if self.listens:
-                x, layer_state, told = layer.read_told(x, before, reset, told)
-            else:
-                x, layer_state = layer(x, before, reset)
+            x, layer_state, told = self.through(layer, x, before, reset, told)
             after.append(layer_state)
         return x, StackState(tuple(after))
+
+    def through(
+        self, layer: Block, x: Tensor, state: BlockState, reset: Tensor | None, told: Mapping[str, Tensor]
+    ) -> tuple[Tensor, BlockState, Mapping[str, Tensor]]:
+        """What a block leaves, its state, and what it and those below it told; nothing at the bottom."""
+        if self.listens:
+            return layer.read_told(x, state, reset, told)
+        return *layer(x, state, reset), told
 
     def encode(self, x: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
         for layer in self.blocks:

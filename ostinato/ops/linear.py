@@ -55,7 +55,8 @@ def linear_of(function: Callable[..., Tensor], inputs: Sequence[Tensor], weight:
         not torch.is_grad_enabled()
         or torch.compiler.is_compiling()
         or any(torch.is_autocast_enabled(each.device.type) for each in inputs)
-        or torch._C._functorch.maybe_current_level() is not None  # vmap and the like: they follow plain operations
+        # vmap and the like follow plain operations
+        or torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
     )
     return linear(function(*inputs), weight, bias) if plain else _Remade.apply(function, weight, bias, *inputs)
 

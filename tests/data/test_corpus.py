@@ -242,8 +242,8 @@ def test_a_corpus_that_cannot_be_made_is_refused(text, arguments, message, tmp_p
 
 
 def test_an_unknown_tokenizer_or_file_is_refused(many):
-    with pytest.raises(FileNotFoundError, match="no tokenizer 'words'"):
-        prepare(many, tokenizer="words")
+    with pytest.raises(FileNotFoundError, match="no tokenizer 'letters'"):
+        prepare(many, tokenizer="letters")
     with pytest.raises(FileNotFoundError, match="no file or folder 'nowhere'"):
         prepare("nowhere")
 

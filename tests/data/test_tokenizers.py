@@ -135,7 +135,7 @@ def test_a_foreign_tokenizer_is_read_as_plain_text(tmp_path):
 @pytest.mark.parametrize(
     ("tokenizer", "message"),
     [
-        (foreign(models.WordLevel({"the": 0}, unk_token="the")), "only byte-level BPE is accepted"),
+        (foreign(models.WordLevel({"the": 0}, unk_token="the")), "a vocabulary of words has the tokens '<unk>'"),
         (foreign(models.BPE()), "a token for each of the 256 bytes"),
         (foreign(normalizer=normalizers.NFC()), "the tokenizer changes text: .* comes back as"),
         (foreign(pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True)), "the tokenizer changes text"),
@@ -151,11 +151,16 @@ def test_a_foreign_tokenizer_that_loses_text_is_refused(tokenizer, message, tmp_
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("nowhere", FileNotFoundError, "no tokenizer 'nowhere'; a tokenizer is 'bytes', 'bpe:4096', or a folder"),
+        (
+            "nowhere",
+            FileNotFoundError,
+            "no tokenizer 'nowhere'; a tokenizer is 'bytes', 'bpe:4096', 'words', or a folder",
+        ),
         ("bpe:4096", ValueError, "bpe:4096 is a tokenizer to be trained on a corpus"),
         ("bpe:256", ValueError, "'bpe:256' is not a tokenizer; bpe:N needs a vocabulary size N above 256"),
         ("bpe:many", ValueError, "'bpe:many' is not a tokenizer"),
         ("bpe", ValueError, "'bpe' is not a tokenizer"),
+        ("words", ValueError, "words is a tokenizer to be trained on a corpus"),
     ],
 )
 def test_what_is_not_a_tokenizer_is_refused(source, error, message):
