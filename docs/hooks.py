@@ -6,6 +6,7 @@ Each is a function that returns Markdown. mkdocs calls the `on_` functions; noth
 import inspect
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ostinato.catalogue import describe, equation, measure, ops_of, readable_bytes
@@ -14,6 +15,8 @@ from ostinato.papers import papers
 from ostinato.registry import KINDS, Entry, entries
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+DIAGNOSIS = RESULTS.parent / "diagnosis.json"
+REPRODUCED = RESULTS.parent.parent / "reproductions" / "results"
 
 TITLES = {
     "mixer": "Mixers",
@@ -53,8 +56,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in the list of laws where a page asks for it."""
-    return markdown.replace("<!-- laws -->", laws_table())
+    """Fill in what a page asks for: the laws, or what was measured here."""
+    makers = {"laws": laws_table, "abilities": abilities_tables, "reproductions": reproductions_tables}
+    for name, make in makers.items():
+        if f"<!-- {name} -->" in markdown:
+            markdown = markdown.replace(f"<!-- {name} -->", make())
+    return markdown
 
 
 def catalogue() -> list[tuple[str, str, str]]:
@@ -196,6 +203,83 @@ def benchmarks_page() -> str:
                 table(columns, rows),
             ]
     return "\n\n".join(parts) + "\n"
+
+
+def abilities_tables(file: Path = DIAGNOSIS) -> str:
+    """What each mixer of the recorded diagnosis can do, by family, and what it costs; or the command that records one."""
+    if not file.is_file():
+        return (
+            "No diagnosis is recorded yet. This one makes the tables, once its `report.json` is kept as"
+            f" `{file.parent.name}/{file.name}`:\n\n"
+            "```sh\nostinato diagnose gated_deltanet mamba2 slstm attention --battery quick --seeds 3 --out diagnosis\n```"
+        )
+    from ostinato.diagnose.abilities import abilities, profile
+    from ostinato.diagnose.run import from_json
+    from ostinato.diagnose.trial import FACTORS
+
+    found = from_json(file.read_text(encoding="utf-8"))
+    shown, far = abilities(found.trials), FACTORS[-1]
+    known = {entry.name: entry for entry in entries("mixer")}
+    rows = []
+    for mixer in found.mixers:
+        trials = [trial for trial in found.trials if trial.mixer == mixer]
+        if not trials:
+            continue
+        ends = [profile(trials, times) for times in (FACTORS[0], far)]
+        states = [median(getattr(trial, name) for trial in trials) for name in ("state_bytes", "state_growth")]
+        rows.append(
+            [
+                family(known[mixer]) if mixer in known else "",
+                f"`{mixer}`",
+                *(_ends([end.get(one) for end in ends]) for one in shown),
+                readable_bytes(int(states[0])),
+                readable_bytes(int(states[1])) if states[1] else "0",
+                figure(median(trial.tokens_per_second for trial in trials)),
+            ]
+        )
+    made = "; ".join(f"{name} {value}" for part in found.made.values() for name, value in part.items())
+    note = (
+        f"From guessing (0) to perfect (1), the mean over the tasks of an ability, at the length of training / at {far} times that"
+        f" length. State: after a problem of the training length, and how much more after four times as many places; speed in"
+        f" places per second of training. {len(found.tasks)} tasks,"
+        f" {len({trial.seed for trial in found.trials})} seed(s) of each. {cell(made)}"
+    )
+    head = ["family", "mixer", *shown, "state", "growth", "speed"]
+    return table(head, sorted(rows, key=lambda row: row[0])) + f"\n\n{note}"
+
+
+def _ends(values: list[float | None]) -> str:
+    """Shares at two lengths; a dash where there is none, one for both where there are none."""
+    words = ["–" if value is None else f"{value:.2f}" for value in values]
+    return " / ".join(words) if any(value is not None for value in values) else "–"
+
+
+def family(entry: Entry) -> str:
+    """The folder that a mixer is in, in words."""
+    return entry.target.__module__.split(".")[2].replace("_", " ")
+
+
+def reproductions_tables(folder: Path = REPRODUCED) -> str:
+    """Each recorded effect of a paper: what it claims, its figure, ours; or the command that records one."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        return "Nothing is recorded yet. `ostinato reproduce parity --record` records one."
+    rows, whole = [], 0
+    for file in files:
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+        whole += all(claim["holds"] for claim in recorded["claims"])
+        papers_ = ", ".join(paper_link(id) for id in recorded["papers"])
+        for n, claim in enumerate(recorded["claims"]):
+            first = f"`{recorded['name']}` ({papers_})" if n == 0 else ""
+            words = [cell(claim[part]) for part in ("says", "paper", "ours")]
+            rows.append([first, *words, "yes" if claim["holds"] else "**no**"])
+        if recorded["not_reproduced"]:
+            rows.append(["", cell(f"What was tried: {recorded['not_reproduced']}"), "", "", ""])
+    return (
+        f"{whole} of {len(files)} recorded reproductions show the whole effect.\n\n"
+        + table(["reproduction", "effect", "in the paper", "here", "holds"], rows)
+        + "\n\n`ostinato reproduce NAME` runs one again, and `--short` its small version."
+    )
 
 
 def figure(value: Any) -> str:

@@ -12,7 +12,7 @@ def diagnose(
         Argument(help="Mixers; gla+attention for a pattern, {attention: {window: 64}} for one with arguments."),
     ],
     battery: Annotated[
-        str, Option(help="Tasks and budget: quick, standard, or those of a paper: chomsky, zoology.")
+        str, Option(help="Tasks and budget: quick, standard, paper (all published ones), chomsky, zoology.")
     ] = "quick",
     task: Annotated[
         list[str] | None,
@@ -31,8 +31,8 @@ def diagnose(
 ) -> None:
     """Train small models of each mixer on a battery of tasks, at equal parameters and steps, and say what they learned.
 
-    Scores are measured at the length of training, and at twice and four times that length. The same command again continues
-    a diagnosis that was interrupted.
+    Scores are measured at the length of training, and at 2, 4 and 16 times that length. The same command again continues a
+    diagnosis that was interrupted.
 
     ostinato diagnose gated_deltanet mamba2 slstm attention --battery quick
     """

@@ -46,6 +46,8 @@ QUICK: tuple[TaskSpec, ...] = (
 STANDARD: tuple[TaskSpec, ...] = (
     {"mqar": {"length": 128, "pairs": 16, "vocabulary": 128}},
     "associative_recall",
+    "associative_treecall",
+    "verbatim_recall",
     "selective_copying",
     {"copying": {"length": 100}},
     "repeat_sequence",
@@ -76,6 +78,7 @@ STANDARD: tuple[TaskSpec, ...] = (
     "binary_addition",
     "bucket_sort",
     {"in_context_regression": {"length": 32}},
+    "in_context_language_learning",
     "piecewise_stationary",
     "adding_problem",
     "memory_capacity",
@@ -91,13 +94,22 @@ CHOMSKY: tuple[TaskSpec, ...] = (
     "bucket_sort"
 ).split()  # type: ignore[assignment]
 
+PUBLISHED: tuple[TaskSpec, ...] = (
+    {"selective_copying": {"length": 4096, "items": 16, "symbols": 16}},
+    {"induction_heads": {"length": 256, "symbols": 15}},
+    {"flip_flop": {"length": 512, "ignore": 0.8}},
+    {"adding_problem": {"length": 2000}},
+)
+
 BATTERIES = {
     "quick": Battery(QUICK, params=50_000, layers=2, steps=1_500),
     "standard": Battery(STANDARD, params=200_000, layers=2, steps=4_000, batch_size=64),
+    "paper": Battery((*CHOMSKY, *ZOOLOGY, *PUBLISHED), params=1_500_000, layers=2, steps=20_000, batch_size=64),
     "chomsky": Battery(tuple(CHOMSKY), params=200_000, layers=2, steps=10_000, batch_size=64),
     "zoology": Battery(ZOOLOGY, params=1_500_000, layers=2, steps=20_000, batch_size=64),
 }
-"""quick: about five minutes for one mixer on two cores. chomsky and zoology have the tasks of their papers."""
+"""quick: about five minutes for one mixer on two cores. chomsky and zoology have the tasks of their papers; paper has both, and
+the published lengths of Mamba's selective copying and induction heads, of flip-flop languages and of LEM's adding problem."""
 
 
 def find_battery(name: str) -> Battery:

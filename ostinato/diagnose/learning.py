@@ -19,7 +19,10 @@ from ostinato.train.config import TrainConfig
 from ostinato.train.optimizers import make_optimizers, set_learning_rate
 from ostinato.train.schedules import factor
 
-ASKED = 256  # problems of each length
+ASKED = 256  # problems of each length, where they are short
+FEWEST = 64  # problems of a length, however long
+PLACES = 1 << 15  # that are read at a length, unless these are fewer problems than that
+NUMBERS = 1 << 28  # of outputs that are kept
 AT_ONCE = 1 << 15  # places that are read together when it is asked
 NEAR = 0.75  # a task that cannot have a length is asked at one that is shorter by at most that factor
 STEADY = 0.2  # share of the steps at the beginning whose speed does not count
@@ -50,12 +53,14 @@ class Answer:
 
     times: the length as a multiple of that of training
     length: in the unit of the task
+    problems: how many there were
     score: None where they could not be asked
     error: why
     """
 
     times: int
     length: int | None
+    problems: int
     score: float | None
     error: str = ""
 
@@ -134,16 +139,24 @@ def ask(model: Any, task: Task, times: int = 1) -> Answer:
             reason = f"it has no length near {wanted}"
         except ValueError as error:
             reason = str(error)
-        return Answer(times, None, None, reason)
+        return Answer(times, None, 0, None, reason)
     model.eval()
     outputs, batches = [], []
     try:
-        batch = task.batch(ASKED, length, split="test")
-        for start in range(0, ASKED, step := max(1, AT_ONCE // batch.inputs.shape[1])):
+        problems = how_many(task, length)
+        batch = task.batch(problems, length, split="test")
+        for start in range(0, problems, step := max(1, AT_ONCE // batch.inputs.shape[1])):
             part = Batch(*(tensor[start : start + step] for tensor in batch))
             outputs.append(model(part.inputs)[0])
             batches.append(part)
     except (ValueError, RuntimeError) as error:  # of a model that cannot read on, or a task that has no more problems
-        return Answer(times, length, None, " ".join(str(error).split())[:300])
+        return Answer(times, length, 0, None, " ".join(str(error).split())[:300])
     score = task.score(torch.cat(outputs), Batch(*(torch.cat(parts) for parts in zip(*batches))))
-    return Answer(times, length, score if math.isfinite(score) else None, "" if math.isfinite(score) else "not finite")
+    finite = math.isfinite(score)
+    return Answer(times, length, problems, score if finite else None, "" if finite else "not finite")
+
+
+def how_many(task: Task, length: int) -> int:
+    """How many problems of a length are asked: fewer long ones, so that they take no longer than short ones."""
+    places = task.batch(1, length, split="test").inputs.shape[1]
+    return min(ASKED, max(FEWEST, PLACES // places), max(1, NUMBERS // (places * task.outputs)))

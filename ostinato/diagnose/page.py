@@ -1,9 +1,11 @@
-"""The report of a diagnosis: a heatmap of tasks and mixers, what it costs, and how it was made, in one HTML file."""
+"""The report of a diagnosis: a card for each mixer, a heatmap of tasks, what it costs, how it was made, in one HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 
+from ostinato.diagnose import radar
+from ostinato.diagnose.abilities import TASKS, abilities, mean_share, profile, share
 from ostinato.diagnose.run import Diagnosis
 from ostinato.diagnose.trial import FACTORS, Trial
 from ostinato.report.numbers import count, data_size, digits
@@ -12,17 +14,25 @@ from ostinato.report.summary import Row, Spread
 from ostinato.report.tables import ABSENT, Column, table
 from ostinato.report.text import safe
 
-STYLE = """
+STYLE = (
+    radar.STYLE
+    + """
 .heat td { text-align: center; }
 .heat td[style] { background: color-mix(in srgb, var(--c2) calc(var(--share) * 62%), var(--back)); }
 .heat .edge-left { border-left: 1px solid var(--line); }
 .heat .soft { font-weight: 400; }
+@media (max-width: 600px) { .heat tbody th { white-space: normal; min-width: 8.5rem; max-width: 8.5rem; overflow-wrap: anywhere; } }
 """
+)
 NOTES = {
     "score": "Accuracy where answers are tokens; the share of the variance that is explained where they are numbers; for "
     "piecewise_stationary the share of what the exact predictor gains over guessing. 1 is the best that is possible (a little less "
     "where there is noise).",
-    "1\u00d7, 2\u00d7, 4\u00d7": "Problems of the length of training, and of multiples of it. Test problems never occur in training.",
+    "abilities": "Each is the mean over its tasks of how far the score is from guessing (0) to perfect (1): "
+    + "; ".join(f"{ability}: {', '.join(tasks.split())}" for ability, tasks in TASKS.items())
+    + ".",
+    "1\u00d7, 2\u00d7, 4\u00d7, 16\u00d7": "Problems of the length of training, and of multiples of it: 256 of them, or fewer where they "
+    "are long, but at least 64 (a few with many answers each where the vocabulary is large). Test problems never occur in training.",
     "colour": "From guessing (white) to a perfect score (full).",
     "\u00b1": "Standard deviation over seeds.",
     "state": "What has to be kept to go on after a problem of the training length, over all layers; the median over tasks.",
@@ -45,13 +55,7 @@ class Card:
 
     def mean_score(self, times: int) -> float | None:
         """The mean over tasks of what is better than guessing, from 0 to 1."""
-        shares = [share(score, trial.chance) for trial in self.trials if (score := trial.score(times)) is not None]
-        return fmean(shares) if shares else None
-
-
-def share(score: float, chance: float) -> float:
-    """How far a score is from guessing (0) to perfect (1)."""
-    return min(1.0, max(0.0, (score - chance) / (1 - chance)))
+        return mean_share(self.trials, times)
 
 
 def rows(diagnosis: Diagnosis) -> list[Row]:
@@ -82,8 +86,9 @@ COSTS = (
 def to_html(diagnosis: Diagnosis) -> str:
     """The whole page."""
     known = rows(diagnosis)
-    sections = [("abilities", "What it can do", _heatmap(diagnosis) if known else "<p>No trial has ended yet.</p>")]
+    sections = [("tasks", "Task by task", _heatmap(diagnosis) if known else "<p>No trial has ended yet.</p>")]
     if known:
+        sections.insert(0, ("abilities", "What it can do", _cards(diagnosis, known)))
         caption = "Scores from guessing (0) to perfect (1). \u2605 marks the best of a column."
         sections.append(("cost", "All tasks together, and what it costs", table(known, COSTS, caption, "All tasks")))
     if diagnosis.failures:
@@ -123,6 +128,43 @@ def _lead(diagnosis: Diagnosis) -> str:
     return f'<p class="soft lead">{line}</p>{notes}'
 
 
+def _cards(diagnosis: Diagnosis, known: list[Row]) -> str:
+    """A radar for each mixer, with what it costs; the figures of all of them as a table."""
+    shown, far = abilities(diagnosis.trials), FACTORS[-1]
+    cards = []
+    for rank, row in enumerate(known):
+        trials = [trial for trial in diagnosis.trials if trial.mixer == row.mixer]
+        near, long = ({one: profile(trials, times).get(one) for one in shown} for times in (FACTORS[0], far))
+        drawing = ""
+        if len(shown) >= radar.FEWEST:
+            drawing = radar.radar(f"radar-{rank}", row.mixer, rank, near, long, far)
+        state, growth, speed = (
+            median(getattr(trial, name) for trial in trials)
+            for name in ("state_bytes", "state_growth", "tokens_per_second")
+        )
+        grows = f", {data_size(growth)} more after four times as many places" if growth else " at every length"
+        words = f"state {data_size(state)}{grows}; {digits(speed)} places per second in training"
+        cards.append(f"<figure><h3>{safe(row.mixer)}</h3>{drawing}<figcaption>{words}</figcaption></figure>")
+    note = (
+        f"The middle is guessing, the rim a perfect score: filled at the length of training, dashed at {far} times that length."
+        if len(shown) >= radar.FEWEST
+        else f"With fewer than {radar.FEWEST} abilities there is no radar."
+    )
+    columns = tuple(
+        Column(
+            f"{times}\u00d7",
+            lambda card, times=times, ability=ability: profile(card.trials, times).get(ability),
+            _percent,
+            max,
+            ability,
+        )
+        for ability in shown
+        for times in (FACTORS[0], far)
+    )
+    figures = table(known, columns, "From guessing (0) to perfect (1). \u2605 marks the best of a column.", "Abilities")
+    return f'<p class="soft note">{note}</p><div class="radars">{"".join(cards)}</div>{figures}'
+
+
 def _heatmap(diagnosis: Diagnosis) -> str:
     """Tasks by mixers, with a column for each multiple of the length."""
     top = "".join(
@@ -150,8 +192,25 @@ def _heatmap(diagnosis: Diagnosis) -> str:
         '<div class="scroll heat" role="region" tabindex="0" aria-label="Scores by task and mixer"><table>'
         f"<thead>{head}</thead><tbody>{''.join(body)}</tbody></table></div>"
         '<p class="soft note">Scores at the length of training and beyond it; 1 is the best. '
-        '<span class="narrow">The table scrolls sideways.</span></p>'
+        '<span class="narrow">The table scrolls sideways.</span></p>' + _not_asked(diagnosis)
     )
+
+
+def _not_asked(diagnosis: Diagnosis) -> str:
+    """What stands behind each dash of the heatmap."""
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for trial in diagnosis.trials:
+        for answer in trial.answers:
+            if answer.score is None:
+                found = reasons.setdefault((trial.task, f"{answer.times}\u00d7", answer.error), [])
+                found.extend([trial.mixer] if trial.mixer not in found else [])
+    if not reasons:
+        return ""
+    lines = "".join(
+        f"<li>{safe(task)} at {times} ({safe(', '.join(mixers))}): {safe(error)}</li>"
+        for (task, times, error), mixers in reasons.items()
+    )
+    return f"<details><summary>Lengths without a score, and why</summary><ul>{lines}</ul></details>"
 
 
 def _edge(n: int) -> str:

@@ -27,7 +27,7 @@ from ostinato.report.results import Failure, plain
 from ostinato.tasks.task import Task
 
 SETTINGS, TRIALS, HTML, JSON = "diagnosis.json", "trials", "report.html", "report.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def from_json(text: str) -> Diagnosis:
 def find_task(spec: TaskSpec) -> tuple[str, str, dict[str, Any], Task]:
     """Label, name, arguments and the task that a spec describes; ValueError for what is not there."""
     label, parts = read_spec(spec)  # type: ignore[arg-type]
-    known = {entry.name: entry for entry in entries("task") if isinstance(entry.target, type)}
+    every = {entry.name: entry for entry in entries("task")}
+    known = {name: entry for name, entry in every.items() if isinstance(entry.target, type)}
     if len(parts) != 1:
         raise ValueError(f"a task is written as mqar or {{mqar: {{pairs: 16}}}}; got {spec!r}")
     name, arguments = (
@@ -91,10 +92,13 @@ def find_task(spec: TaskSpec) -> tuple[str, str, dict[str, Any], Task]:
     )
     name = name.removeprefix("task:")
     if name not in known:
-        raise ValueError(f"there is no task {name!r} to try{did_you_mean(name, known)}; there are {', '.join(known)}")
+        other = " (it is no stream of problems)" if name in every else did_you_mean(name, known)
+        raise ValueError(f"there is no task {name!r} to try{other}; `ostinato list --kind task` shows what there is")
     check_arguments(known[name], arguments)
     try:
-        return label, name, arguments, create(f"task:{name}", **arguments)
+        task = create(f"task:{name}", **arguments)
+        task.batch(1, split="test")  # of some lengths there are too few problems, or of a part of one none
+        return label, name, arguments, task
     except TypeError:
         raise ValueError(f"the arguments of {name} are numbers, words and true or false; got {arguments!r}") from None
 
@@ -145,7 +149,7 @@ def diagnose(
 
     mixers: names, "a+b" for patterns, or patterns as in a config
     out: folder; one of a diagnosis with the same settings is continued; None for one in runs/ with a name of its own
-    battery: "quick", "standard", "chomsky" or "zoology": tasks and budget
+    battery: "quick", "standard", "paper", "chomsky" or "zoology": tasks and budget
     tasks: instead of those of the battery
     seeds: trials of each mixer and task
     params, layers, steps, batch_size: instead of those of the battery

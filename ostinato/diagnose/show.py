@@ -13,6 +13,7 @@ from ostinato.diagnose.trial import FACTORS, Trial
 from ostinato.report.summary import Spread
 
 LENGTHS = " / ".join(f"{times}\u00d7" for times in FACTORS)
+COLUMN = " ".join(f"{times}\u00d7".rjust(4) for times in FACTORS)
 
 
 class ShowTrials(ShowJobs):
@@ -33,12 +34,12 @@ def show(found: Found, console: Console | None = None) -> None:
     table = Table(title=diagnosis.title, title_justify="left", box=SIMPLE)
     table.add_column("task", no_wrap=True)
     for mixer in diagnosis.mixers:
-        table.add_column(f"{mixer}\n{LENGTHS}", justify="right")
+        table.add_column(f"{mixer}\n{COLUMN}", justify="right", no_wrap=True)
     for task in diagnosis.tasks:
         cells = []
         for mixer in diagnosis.mixers:
             mine = [trial for trial in diagnosis.trials if (trial.task, trial.mixer) == (task, mixer)]
-            cells.append(" / ".join(_mean(mine, times) for times in FACTORS) if mine else "")
+            cells.append(" ".join(_mean(mine, times).rjust(4) for times in FACTORS) if mine else "")
         table.add_row(task, *cells)
     console.print(table)
     for task, failure in diagnosis.failures:

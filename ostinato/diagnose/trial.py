@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ostinato.compare.plan import slug
+from ostinato.diagnose.abilities import ability_of
 from ostinato.diagnose.learning import Answer, Tell, ask, learn
 from ostinato.diagnose.model import build_model
 from ostinato.files import write_atomically
@@ -16,7 +17,7 @@ from ostinato.registry import create
 from ostinato.report.results import plain
 
 RESULT = "result.json"
-FACTORS = (1, 2, 4)
+FACTORS = (1, 2, 4, 16)
 """Problems of these multiples of the training length are asked."""
 
 
@@ -52,6 +53,7 @@ class Job:
 class Trial:
     """What came of a job.
 
+    ability: what the task shows
     metric: what its scores are, 1 at best
     chance: the score of guessing
     length, unit: of training
@@ -63,6 +65,7 @@ class Trial:
     mixer: str
     task: str
     seed: int
+    ability: str
     metric: str
     chance: float
     length: int
@@ -114,6 +117,7 @@ def perform(job: Job, folder: Path, tell: Tell) -> Trial:
         mixer=job.mixer,
         task=job.task,
         seed=job.seed,
+        ability=ability_of(job.name),
         metric=task.metric,
         chance=task.chance,
         length=task.length,

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from ostinato.registry import register
 
@@ -76,9 +77,32 @@ def lm1b(
     order = sorted(once, key=lambda sentence: hashlib.sha256(f"{seed} {sentence}".encode()).digest())
     size = len(order) // parts
     kept, train = order[:size], order[size:]
+    return Sentences(train, [kept[part::held_out] for part in range(held_out)], _vocabulary(train, minimum))
+
+
+def published(folder: str | Path, *, minimum: int = 3) -> Sentences:
+    """The benchmark as it is published, which is split already: one sentence to a line of `news.en-*` files.
+
+    folder: has training-monolingual.tokenized.shuffled/ and heldout-monolingual.tokenized.shuffled/
+    minimum: how often a word of the vocabulary occurs, in what is learned from
+    """
+    train, held_out = (
+        [_lines(file) for file in sorted(Path(folder, f"{name}-monolingual.tokenized.shuffled").glob("news.en*-of-*"))]
+        for name in ("training", "heldout")
+    )
+    if not train or not held_out:
+        raise ValueError(f"{folder} has no news.en-*-of-* in training- and heldout-monolingual.tokenized.shuffled/")
+    sentences = [sentence for part in train for sentence in part]
+    return Sentences(sentences, held_out, _vocabulary(sentences, minimum))
+
+
+def _lines(file: Path) -> list[str]:
+    return [" ".join(line.split()) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def _vocabulary(train: list[str], minimum: int) -> list[str]:
     counts = Counter(word for sentence in train for word in sentence.split())
     known = {word: count for word, count in counts.items() if count >= minimum}
     known[UNKNOWN] = sum(counts.values()) - sum(known.values())
     known[BEGIN] = known[END] = len(train)
-    words = sorted(known, key=lambda word: (-known[word], word))
-    return Sentences(train, [kept[part::held_out] for part in range(held_out)], words)
+    return sorted(known, key=lambda word: (-known[word], word))

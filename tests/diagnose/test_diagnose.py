@@ -1,5 +1,6 @@
 """A diagnosis over processes: tiny models on tiny tasks, resumed, reported, and compared with what the models really do."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,15 +8,16 @@ import torch
 
 from ostinato.compare.plan import slug
 from ostinato.diagnose import diagnose
+from ostinato.diagnose.abilities import TASKS, ability_of
 from ostinato.diagnose.batteries import BATTERIES
-from ostinato.diagnose.learning import ask, learn
+from ostinato.diagnose.learning import ask, how_many, learn
 from ostinato.diagnose.model import build_model
 from ostinato.diagnose.run import TRIALS, find_task, from_json, make_jobs
 from ostinato.diagnose.trial import RESULT, Trial, perform, read_result
-from ostinato.registry import create
+from ostinato.registry import create, entries
 
-TASKS = [{"mqar": {"length": 10, "pairs": 2, "vocabulary": 8}}]
-SMALL = dict(tasks=TASKS, params=4000, layers=1, steps=3, batch_size=4, workers=2)
+BATTERY = [{"mqar": {"length": 10, "pairs": 2, "vocabulary": 8}}]
+SMALL = dict(tasks=BATTERY, params=4000, layers=1, steps=3, batch_size=4, workers=2)
 TRAIN = dict(steps=3, batch_size=4, learning_rate=0.003)
 
 
@@ -31,8 +33,10 @@ def test_every_mixer_has_tried_every_task(found):
     assert not found.diagnosis.failures
     assert not found.diagnosis.missing
     for trial in trials:
-        assert [answer.times for answer in trial.answers] == [1, 2, 4]
-        assert [answer.length for answer in trial.answers] == [trial.length, 2 * trial.length, 4 * trial.length]
+        assert trial.ability == "recall"
+        assert [answer.times for answer in trial.answers] == [1, 2, 4, 16]
+        assert [answer.length for answer in trial.answers] == [n * trial.length for n in (1, 2, 4, 16)]
+        assert [answer.problems for answer in trial.answers] == [256, 256, 256, 204]
         assert all(answer.score is not None for answer in trial.answers)
         assert (trial.state_growth > 0) == (trial.mixer == "attention")
         assert trial.dim % 8 == 0
@@ -86,8 +90,13 @@ def test_a_trial_is_the_same_every_time(job, tmp_path):
     assert first.losses == second.losses
     assert first.answers == second.answers
     assert read_result(tmp_path / "a") == first
-    (tmp_path / "a" / RESULT).write_text("{}")
-    assert read_result(tmp_path / "a") is None
+    written = json.loads((tmp_path / "a" / RESULT).read_text())
+    written["answers"] = [
+        {name: value for name, value in one.items() if name != "problems"} for one in written["answers"]
+    ]
+    for text in ("{}", json.dumps(written)):  # of nothing, and of an earlier version
+        (tmp_path / "a" / RESULT).write_text(text)
+        assert read_result(tmp_path / "a") is None
 
 
 def test_scores_are_of_the_model_and_a_solved_task_scores_one():
@@ -108,6 +117,31 @@ def test_a_length_that_a_task_cannot_have_is_left_out_with_the_reason():
     answer = ask(None, task, 2)
     assert answer.score is None
     assert "the length 64" in answer.error
+
+
+def test_long_problems_are_fewer():
+    task = create("task:parity", length=8)
+    assert [how_many(task, length) for length in (8, 128, 256, 4096, 40_000)] == [256, 254, 127, 64, 64]
+    wide = create("task:mqar", published="zoology_64")
+    assert how_many(wide, 1024) == 32  # 2^28 numbers in all
+
+
+def test_a_task_without_so_long_problems_is_asked_at_the_lengths_that_it_has():
+    task = create("task:nth_farthest", length=4, most=8, dim=3)
+    (job,) = make_jobs(["min_gru"], [{"nth_farthest": {"length": 4, "most": 8, "dim": 3}}], 1, 4000, 1, TRAIN)
+    model = build_model(task, job.model)
+    answers = [ask(model, task, times) for times in (2, 4, 16)]
+    assert [answer.length for answer in answers] == [8, None, None]
+    assert answers[0].score is not None
+    assert answers[2].error == "nth_farthest has at most 8 vectors, one for each label; got 64"
+
+
+def test_every_task_shows_an_ability():
+    tasks = {entry.name for entry in entries("task") if isinstance(entry.target, type)}
+    listed = [task for names in TASKS.values() for task in names.split()]
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == tasks
+    assert ability_of("of_someone_else") == "other tasks"
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(job):

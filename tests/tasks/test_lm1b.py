@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from ostinato.tasks.lm1b import lm1b
+from ostinato.tasks.lm1b import lm1b, published
 
 
 def sentences(number=400):
@@ -44,6 +44,21 @@ def test_sentences_become_numbers_and_words_again():
     assert [split.words[token] for token in tokens] == ["<S>", "the", "cat", "<UNK>", "sat", "</S>"]
     assert split.decode(tokens) == "the cat <UNK> sat"
     assert split.encode("the")[1] < split.encode("mat")[1], "the frequent word has the smaller number"
+
+
+def test_the_published_files_are_read_as_they_are_split(tmp_path):
+    parts = {"training": ("news.en-", 1, 3), "heldout": ("news.en.heldout-", 0, 2)}
+    for name, (begin, first, number) in parts.items():
+        (tmp_path / f"{name}-monolingual.tokenized.shuffled").mkdir()
+        for n in range(first, first + number):
+            file = tmp_path / f"{name}-monolingual.tokenized.shuffled" / f"{begin}{n:05d}-of-00100"
+            file.write_text(f"The cat , {name} .\nThe dog {n} .\n", encoding="utf-8")
+    read = published(tmp_path)
+    assert read.train == [text for n in (1, 2, 3) for text in ("The cat , training .", f"The dog {n} .")]
+    assert read.held_out == [["The cat , heldout .", f"The dog {n} ."] for n in (0, 1)]
+    assert set(read.words) == {"The", ".", "cat", ",", "training", "dog", "<UNK>", "<S>", "</S>"}
+    with pytest.raises(ValueError, match=r"has no news\.en"):
+        published(tmp_path / "heldout-monolingual.tokenized.shuffled")
 
 
 @pytest.mark.parametrize(
