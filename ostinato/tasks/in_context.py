@@ -1,24 +1,18 @@
-"""Learning in context: examples of a function, or of a source, that is new in every problem; and the best predictors.
+"""Learning in context: examples of a function that is new in every problem; and the best predictors.
 
     regression   x_1, y_1, ..., x_n, y_n     y_i = w x_i + noise,  w ~ N(0, I/d)          predict y_i at x_i
-    Bernoulli    b_1, b_2, ...               P(b_t = 1) = theta, new with probability h at each step        predict b_t
 
     ridge         w = (X^T X + c I)^-1 X^T y: with c = d noise^2 the mean of all w that may be, given what was seen
-    KT            P(1) = (ones + 1/2) / (seen + 1): the mean over theta ~ Beta(1/2, 1/2)
-    Bayes         sum_r P(run r | past) KT(ones and zeros of the run): exact where h is known
 
-Regression: Garg, Tsipras, Liang, Valiant 2022, https://arxiv.org/abs/2208.01066; Akyurek et al. 2022,
-https://arxiv.org/abs/2211.15661. Bernoulli sources: Genewein et al. 2023, https://arxiv.org/abs/2302.03067; the sum over
-runs: Adams, MacKay 2007, https://arxiv.org/abs/0710.3742.
+Garg, Tsipras, Liang, Valiant 2022, https://arxiv.org/abs/2208.01066; Akyurek et al. 2022,
+https://arxiv.org/abs/2211.15661.
 """
-
-import math
 
 import torch
 from torch import Generator, Tensor
 
 from ostinato.registry import register
-from ostinato.tasks.task import Batch, NumberTask, TokenTask
+from ostinato.tasks.task import Batch, NumberTask
 
 
 def ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
@@ -91,76 +85,3 @@ class InContextRegression(NumberTask):
         found = torch.zeros(*batch.inputs.shape[:2], 1, dtype=torch.float64)
         found[:, ::2, 0] = ridge(*self.pairs(batch), max(self.dim * self.noise**2, 1e-9))
         return found
-
-
-def kt(bits: Tensor) -> Tensor:
-    """The probability that each of (B, T) bits is 1, given those before it, for one source: the estimate of Krichevsky
-    and Trofimov."""
-    ones = bits.double().cumsum(1) - bits
-    return (ones + 0.5) / (torch.arange(bits.shape[1]) + 1)
-
-
-def bayes(bits: Tensor, hazard: float) -> Tensor:
-    """The same where the source changes with probability `hazard` before each bit but the first."""
-    B, T = bits.shape
-    weight = torch.ones(B, 1, dtype=torch.float64)  # of each beginning of the run that is going on
-    ones, seen = torch.zeros(B, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    found = []
-    for t in range(T):
-        if t:
-            new = torch.full((B, 1), hazard, dtype=torch.float64)
-            weight = torch.cat([(1 - hazard) * weight, new], 1)
-            ones = torch.cat([ones, torch.zeros(B, 1, dtype=torch.float64)], 1)
-            seen = torch.cat([seen, torch.zeros(1, dtype=torch.float64)])
-        each = (ones + 0.5) / (seen + 1)
-        found.append((weight * each).sum(1))
-        bit = bits[:, t, None].double()
-        weight = weight * torch.where(bit > 0, each, 1 - each)
-        weight = weight / weight.sum(1, keepdim=True)
-        ones, seen = ones + bit, seen + 1
-    return torch.stack(found, 1)
-
-
-@register("task:piecewise_stationary", paper="piecewise_stationary")
-class PiecewiseStationary(TokenTask):
-    """Bits of a source that changes now and then: how likely is the next one? The score is 0 for guessing, 1 for Bayes.
-
-    length: number of bits
-    hazard: probability of a change before each bit
-    """
-
-    metric = "share of what Bayes gains over guessing"
-    measured_in = "bits"
-    shortest = 16
-    answers = 1  # chance is no accuracy here
-    chance = 0.0  # type: ignore[assignment]
-
-    def __init__(self, length: int = 64, *, hazard: float = 0.05):
-        if not 0 <= hazard <= 1:
-            raise ValueError(f"hazard is a probability; got {hazard}")
-        self.hazard = hazard
-        self.vocab_size = 3  # 2 comes before the first bit
-        super().__init__(length)
-
-    def draw(self, size: int, length: int, generator: Generator) -> Batch:
-        changes = torch.rand(size, length, generator=generator) < self.hazard
-        changes[:, 0] = True
-        # Beta(1/2, 1/2) is the distribution of sin^2 of a uniform angle
-        theta = (torch.rand(size, length, generator=generator) * math.pi / 2).sin().square()
-        source = torch.where(changes, torch.arange(length), 0).cummax(1).values
-        bits = (torch.rand(size, length, generator=generator) < theta.gather(1, source)).long()
-        inputs = torch.cat([torch.full((size, 1), 2), bits[:, :-1]], 1)
-        return Batch(inputs, bits, torch.ones_like(bits, dtype=torch.bool))
-
-    def oracle(self, batch: Batch) -> Tensor:
-        """Logits of the exact probabilities."""
-        p = bayes(batch.targets, self.hazard)  # at t it has read the bits before t only
-        never = torch.zeros_like(p)
-        return torch.stack([1 - p, p, never], -1).log()
-
-    def score(self, outputs: Tensor, batch: Batch) -> float:
-        best = self.loss(self.oracle(batch), batch).item()
-        return (math.log(2) - self.loss(outputs, batch).item()) / (math.log(2) - best)
-
-    def solve(self, row: list[int]) -> dict[int, int]:
-        raise NotImplementedError("the next bit is not known, only how likely it is")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ostinato.registry import create
-from ostinato.tasks.in_context import bayes, gradient_descent, kt, least_squares, ridge
+from ostinato.tasks.bernoulli import bayes, kt, lin_hazard, ptw, tree_changes
+from ostinato.tasks.in_context import gradient_descent, least_squares, ridge
 
 
 @pytest.fixture
@@ -70,18 +71,73 @@ def joint(bits, hazard):
     total = 0.0
     for changes in itertools.product((False, True), repeat=len(bits) - 1):
         cuts = [0, *(n + 1 for n, change in enumerate(changes) if change), len(bits)]
-        weight = math.prod(hazard if change else 1 - hazard for change in changes)
+        ages = [n + 1 - max(cut for cut in cuts if cut <= n) for n in range(len(changes))]
+        weight = math.prod(hazard(age) if change else 1 - hazard(age) for change, age in zip(changes, ages))
         total += weight * math.prod(marginal(bits[i:j]) for i, j in itertools.pairwise(cuts))
     return total
 
 
+BITS = [1, 0, 0, 1, 1, 1, 0, 1, 1]
+
+
 @pytest.mark.parametrize("hazard", [0.0, 0.2, 1.0])
 def test_bayes_is_the_sum_over_all_segmentations(hazard):
-    bits = [1, 0, 0, 1, 1, 1, 0, 1, 1]
-    found = bayes(torch.tensor([bits]), hazard)[0]
-    for t in range(len(bits)):
-        exact = joint([*bits[:t], 1], hazard) / (joint(bits[:t], hazard) if t else 1)
+    check_conditionals(bayes(torch.tensor([BITS]), hazard)[0], lambda bits: joint(bits, lambda age: hazard))
+
+
+def test_lin_is_the_sum_over_all_segmentations():
+    check_conditionals(bayes(torch.tensor([BITS]), lin_hazard)[0], lambda bits: joint(bits, lin_hazard))
+    assert lin_hazard(1) == 0.5  # KT for "it goes on" before anything was seen, and after one time
+    assert lin_hazard(2) == 0.25
+
+
+@pytest.mark.parametrize("depth", [4, 5])
+def test_ptw_is_the_sum_over_all_trees(depth):
+    """By the recursion that defines it, over the bits that were read: halves that are empty have probability 1."""
+
+    def tree(bits, depth):
+        if depth == 0 or not bits:
+            return marginal(bits)
+        half = 2 ** (depth - 1)
+        return (marginal(bits) + tree(bits[:half], depth - 1) * tree(bits[half:], depth - 1)) / 2
+
+    bits = torch.tensor([BITS, [1 - bit for bit in BITS[::-1]]])
+    check_conditionals(ptw(bits, depth)[0], lambda bits: tree(bits, depth))
+    torch.testing.assert_close(ptw(bits), ptw(bits, 4))
+    torch.testing.assert_close(ptw(bits[1:], depth), ptw(bits, depth)[1:])
+    with pytest.raises(ValueError, match="a tree of depth 3 has 8 bits; got 9"):
+        ptw(bits, 3)
+
+
+def check_conditionals(found, joint):
+    for t in range(len(BITS)):
+        exact = joint([*BITS[:t], 1]) / (joint(BITS[:t]) if t else 1)
         assert found[t].item() == pytest.approx(exact, rel=1e-10)
+
+
+def test_sources_on_a_tree_change_where_its_nodes_meet():
+    changes = tree_changes(4000, 13, torch.Generator().manual_seed(0)).double().mean(0)
+    expected = [0, 1 / 16, 1 / 8, 1 / 16, 1 / 4, 1 / 16, 1 / 8, 1 / 16, 1 / 2, 1 / 16, 1 / 8, 1 / 16, 1 / 4]
+    assert changes.tolist() == pytest.approx(expected, abs=0.025)
+
+
+@pytest.mark.parametrize("prior", ["lin", "ptw"])
+def test_the_predictor_of_a_prior_is_the_best_for_its_sources(prior):
+    task = create("task:piecewise_stationary", length=50, prior=prior)
+    batch = task.batch(2000, split="test")
+    bits = batch.targets
+    others = {"kt": kt(bits), "lin": bayes(bits, lin_hazard), "ptw": ptw(bits), "hazard": bayes(bits, 0.05)}
+    scores = {
+        name: task.score(torch.stack([1 - p, p, torch.zeros_like(p)], -1).log(), batch) for name, p in others.items()
+    }
+    assert max(scores, key=scores.__getitem__) == prior
+    assert scores[prior] == pytest.approx(1)
+    assert scores["kt"] < 0.95
+
+
+def test_a_prior_that_is_unknown_is_refused():
+    with pytest.raises(ValueError, match=r"prior is one of hazard, lin, ptw; got 'pwt' .did you mean ptw"):
+        create("task:piecewise_stationary", prior="pwt")
 
 
 def test_kt_is_bayes_without_changes():
