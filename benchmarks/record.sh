@@ -22,7 +22,7 @@ record() {
 
 # training beside a Llama of equal parameters
 record train_1024 train linear_attention gla retention hgrn2 mlstm deltanet gated_deltanet min_gru min_lstm rg_lru lru aaren s4d hyena mamba mamba2 ttt_linear ttt_mlp attention lstm gru slstm --against llama --length 1024 --batch 2 --rounds 7 --threads 2
-record train_4096 train gla gated_deltanet min_gru mamba mamba2 mlstm attention --against llama --length 4096 --batch 1 --rounds 4 --threads 2
+record train_4096 train gla gated_deltanet min_gru mamba mamba2 mlstm attention --against llama --length 4096 --batch 1 --rounds 4 --threads 2 --recompute
 record train_bfloat16 train gla gated_deltanet min_gru mamba mamba2 mlstm attention --against llama --length 1024 --batch 2 --rounds 5 --threads 2 --dtype bfloat16
 record train_bfloat16_4096 train gla gated_deltanet min_gru mamba mamba2 mlstm attention --against llama --length 4096 --batch 1 --rounds 3 --threads 2 --dtype bfloat16
 record train_lengths train gla gated_deltanet mamba attention --against llama --length 256 --length 512 --length 1024 --length 2048 --length 4096 --length 8192 --batch 1 --rounds 3 --threads 2 --plot benchmarks/results/train_lengths.svg
@@ -44,7 +44,7 @@ record decode_512 decode --against transformers --against torch --against mambap
 
 # memory of a training step, and of a long stream
 record memory_1024 memory gla gated_deltanet min_gru mamba mamba2 mlstm attention --against llama --length 1024 --batch 1 --threads 1
-record memory_4096 memory gla gated_deltanet min_gru mamba mamba2 mlstm attention --against llama --length 4096 --batch 1 --threads 1
+record memory_4096 memory gla gated_deltanet min_gru mamba mamba2 mlstm attention --against llama --length 4096 --batch 1 --threads 1 --recompute
 record stream_1M stream linear_attention gla retention hgrn2 mlstm deltanet gated_deltanet min_gru min_lstm rg_lru lru aaren s4d hyena mamba mamba2 lstm gru slstm ttt_linear ttt_mlp --dim 32 --layers 1 --length 4096 --threads 2
 
 # single ops beside what the machine can do

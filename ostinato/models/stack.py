@@ -268,3 +268,8 @@ class Stack(SequenceModule):
         for layer in self.blocks:
             x, _ = layer(x, None, reset, mask=mask)
         return x
+
+
+def blocks(model: nn.Module) -> list[Block]:
+    """All blocks of a model, wherever they are."""
+    return [module for module in model.modules() if isinstance(module, Block)]

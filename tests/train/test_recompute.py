@@ -7,6 +7,7 @@ from torch.testing import assert_close
 import ostinato
 from ostinato.laws import gradients
 from ostinato.models.language_model import LanguageModel
+from ostinato.train import train
 from ostinato.train.recompute import recompute_bptt
 
 
@@ -61,3 +62,12 @@ def test_it_refuses_what_cannot_be_cut():
         recompute_bptt(ostinato.create("model:hbmp", dim=4, hidden=2), torch.randn(1, 5, 4))
     with pytest.raises(ValueError, match="at least 1; got 0"):
         recompute_bptt(lstm(), torch.randn(1, 5, 6).double(), piece=0)
+
+
+def test_a_run_may_compute_blocks_again(config, tmp_path, same):
+    same(train(config(steps=3, recompute=True), tmp_path / "less"), train(config(steps=3), tmp_path / "more"))
+    with pytest.raises(ValueError, match=r"train\.recompute: this model has no blocks"):
+        train(
+            config(steps=3, recompute=True, evaluate_every=1) | {"model": {"name": "awd_lstm", "dim": 6, "hidden": 9}},
+            tmp_path,
+        )
