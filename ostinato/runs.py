@@ -38,6 +38,8 @@ INFO = "info.json"
 METRICS = "metrics.jsonl"
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
+CARRIED = "hugging_face"
+"""The folder in a run that was imported which keeps the files of the checkpoint beside its weights."""
 
 log = logging.getLogger(__name__)
 
@@ -142,14 +144,34 @@ class Run:
 
         return load_tokenizer(self.folder / "tokenizer", self.config["model"].get("vocab_size"))
 
+    def end_of_text(self) -> frozenset[int]:
+        """The tokens that end a text, as an imported model says; none where nothing ends one.
+
+        A run that was trained here has none: its documents follow each other without a token between them.
+        """
+        carried = self.folder / CARRIED
+        for name in ("generation_config.json", "config.json"):
+            if (found := _json(carried / name).get("eos_token_id")) is not None:
+                break
+        else:
+            words = _json(carried / "tokenizer_config.json").get("eos_token")
+            words = words.get("content") if isinstance(words, dict) else words
+            added = _json(carried / "tokenizer.json").get("added_tokens") or []
+            found = [each.get("id") for each in added if each.get("content") == words]
+        several = found if isinstance(found, list) else [found]
+        return frozenset(each for each in several if isinstance(each, int) and each >= 0)
+
     def new_model(self) -> "LanguageModel":
         """A model as the config describes it, with fresh weights."""
-        from ostinato.registry import create
+        from ostinato.layers.char_cnn import spell
+        from ostinato.models.named import build
 
         arguments = {**self.config["model"]}
         # an imported model says how many tokens it has: its embedding may have rows that no token uses
         vocab_size = arguments.pop("vocab_size", None) or self.tokenizer().vocab_size
-        return create("model:language_model", vocab_size=vocab_size, **arguments)
+        model = build(vocab_size, **arguments)
+        spell(model, lambda: self.tokenizer().pieces)
+        return model
 
     def model(self, step: int | None = None, device: "torch.device | str" = "cpu") -> "LanguageModel":
         """The trained model, ready to be used (in evaluation mode).
@@ -253,3 +275,16 @@ class Run:
             yield
         finally:
             lock.release()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A mapping in a JSON file; an empty one where there is no file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("a mapping is expected")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return content

@@ -35,6 +35,9 @@ def generate(
     quantize: Annotated[
         str | None, Option(help="int8: weights in 8 bits, for a smaller model that reads them faster.")
     ] = None,
+    ignore_eos: Annotated[
+        bool, Option("--ignore-eos", help="Go on where an imported model says that the text is at its end.")
+    ] = False,
     compile: Annotated[
         bool, Option("--compile", help="Compile the step first: 10 to 30 seconds, then several times as fast on a CPU.")
     ] = False,
@@ -46,7 +49,8 @@ def generate(
     any of them it begins with a new line. Only the continuation is printed.
 
     With --state-out and then --state-in a text is written in parts, and is
-    the same as if it had been written at once.
+    the same as if it had been written at once. A model that was imported
+    with a token for the end of a text stops there.
 
     ostinato generate runs/gla-small --prompt "Once upon a time" --tokens 500
     """
@@ -57,7 +61,7 @@ def generate(
     import sys
     from dataclasses import replace
 
-    from ostinato.generate import Sampler, begin, compile_step, load, save, write
+    from ostinato.generate import Sampler, begin, compile_step, ended, load, save, write
     from ostinato.layers.quantized import quantize as quantized
     from ostinato.models import modes
     from ostinato.runs import Run
@@ -68,14 +72,17 @@ def generate(
     if quantize is not None:
         quantized(model, quantize)
     step = compile_step(model) if compile else None
+    stop = frozenset() if ignore_eos else opened.end_of_text()
     session = None if state_in is None else load(state_in, model)
     if seed is None and session is not None:
         sampler = replace(sampler, seed=int(session.seed))
+    if session is not None and text is None and ended(session, stop):
+        tokens = 0  # it was at its end when it was put away
     if session is None or text is not None:
         session = begin(model, tokenizer, "\n" if text is None else text, sampler, session)
     try:
         with _between_tokens() as pause:
-            for piece, now in write(model, tokenizer, session, tokens, sampler, step=step):
+            for piece, now in write(model, tokenizer, session, tokens, sampler, step=step, stop=stop):
                 session = now
                 print(piece, end="", flush=True)
                 pause()

@@ -108,6 +108,7 @@ def _mixer(word: str) -> Any:
 def _name(values: dict[str, Any]) -> str:
     """What a run is called if nobody says it: its mixers and its size."""
     from ostinato.models.budget import format_count
+    from ostinato.models.layouts import LAYOUTS
     from ostinato.train.config import MODEL
 
     model = values.get("model") or {}
@@ -117,6 +118,7 @@ def _name(values: dict[str, Any]) -> str:
     params = model.get("params")
     size = format_count(params) if isinstance(params, int) else params
     if not size and model.get("name") and not model.get("dim"):
-        size = model.get("size") or "small"
+        sized = str(model["name"]).removeprefix("model:") in LAYOUTS  # others are classes of their own
+        size = model.get("size") or ("small" if sized else "paper")
     size = size or f"dim{model.get('dim') or MODEL['dim']}"
     return "-".join(str(name) for name in dict.fromkeys([*names, size]))

@@ -12,7 +12,7 @@ from ostinato.data import Batches, Corpus, Tokenizer
 from ostinato.generate import Sampler, begin, prefill, stream, write
 from ostinato.models.language_model import LanguageModel
 from ostinato.models.modes import device as pick_device
-from ostinato.registry import create
+from ostinato.models.named import build
 from ostinato.report.results import STATE_TOKENS
 from ostinato.train.config import Config
 from ostinato.train.loop import Objective
@@ -31,13 +31,14 @@ def step_memory(config: Config, corpus: Corpus) -> int | None:
     settings, device = config.train, pick_device(config.train.device)
 
     def updates(batch_size: int, length: int, number: int) -> None:
-        model = create("model:language_model", vocab_size=corpus.tokenizer.vocab_size, **config.model).to(device)
+        model = build(corpus.tokenizer.vocab_size, **config.model).to(device)
         optimizers = make_optimizers(model, settings)
         objective = Objective(model, settings.precision == "bf16")
         batches, position = Batches(corpus.train, batch_size, length), None
         for _ in range(number):
             batch, position = batches(position)
-            (objective(*(tensor.to(device) for tensor in batch)) / batch.tokens.numel()).backward()
+            loss, _ = objective(*(tensor.to(device) for tensor in batch))
+            (loss / batch.tokens.numel()).backward()
             for optimizer in optimizers.values():
                 optimizer.step()
                 optimizer.zero_grad()

@@ -21,13 +21,10 @@ from ostinato.convert.architecture import Architecture
 from ostinato.convert.settings import Settings
 from ostinato.files import folder_atomically, write_atomically
 from ostinato.registry import create, did_you_mean, entries
-from ostinato.runs import Run
+from ostinato.runs import CARRIED, Run
 
 if TYPE_CHECKING:
     from ostinato.models.language_model import LanguageModel
-
-CARRIED = "hugging_face"
-"""The folder in a run that keeps what an export needs: the config and the files of the tokenizer."""
 
 LONGEST = 2048
 """Tokens of context, at most, that `ostinato evaluate` takes as the length of training of an imported model."""

@@ -3,6 +3,18 @@
 from ostinato.generate.compiled import compile_step
 from ostinato.generate.decode import prefill, stream
 from ostinato.generate.sampling import FILTERS, Sampler
-from ostinato.generate.session import Session, begin, load, save, write
+from ostinato.generate.session import Session, begin, ended, load, save, write
 
-__all__ = ["FILTERS", "Sampler", "Session", "begin", "compile_step", "load", "prefill", "save", "stream", "write"]
+__all__ = [
+    "FILTERS",
+    "Sampler",
+    "Session",
+    "begin",
+    "compile_step",
+    "ended",
+    "load",
+    "prefill",
+    "save",
+    "stream",
+    "write",
+]

@@ -7,7 +7,7 @@ Every token comes with the state that has read all before it. So any point of a 
 prompt is always read by itself, as a generated one is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ def stream(
     drawn: int = 0,
     chunk: int = CHUNK,
     step: Step | None = None,
+    stop: Collection[int] = (),
 ) -> Iterator[tuple[Tensor, State]]:
     """Tokens (B,) that continue the prompts, one step after another, each with the state before it is read.
 
@@ -44,13 +45,26 @@ def stream(
     drawn: how many tokens were drawn before; the sampler counts on from there
     chunk: tokens of the prompts that are read at once
     step: what reads a single token in place of the model: `compile_step(model)`
+    stop: tokens that end a row, such as `Run.end_of_text()`; a row that has ended repeats its last token, and after the
+        step in which the last row ends there is none
     """
     if steps < 0 or drawn < 0:
         raise ValueError(f"steps and drawn are numbers of tokens, at least 0; got {steps} and {drawn}")
     tokens, reset = as_batch(prompts)
     if reset is not None and state is not None:
         raise ValueError("prompts of unequal length begin anew; to continue from a state, give all of them one length")
-    return _stream(model, step or model, tokens, reset, steps, sampler, state, drawn, chunk)
+    return _stream(
+        model,
+        step or model,
+        tokens,
+        reset,
+        steps,
+        sampler,
+        state,
+        drawn,
+        chunk,
+        torch.tensor(sorted(stop), dtype=torch.long),
+    )
 
 
 def _stream(
@@ -63,17 +77,25 @@ def _stream(
     state: State | None,
     drawn: int,
     chunk: int,
+    stop: Tensor,
 ) -> Iterator[tuple[Tensor, State]]:
     device = next(model.parameters()).device
     token, begins = tokens[:, -1:].to(device), None if reset is None else reset[:, -1:].to(device)
     if steps and tokens.shape[1] > 1:
         state = prefill(model, tokens[:, :-1], state, None if reset is None else reset[:, :-1], chunk=chunk)
+    ended = torch.zeros(len(tokens), dtype=torch.bool)
     for count in range(steps):
         with undisturbed(model):
             logits, state = step(token, state, begins)
         assert state is not None
         drawn_tokens = sampler(logits[:, -1], drawn + count)
+        if len(stop):
+            where = drawn_tokens.device
+            drawn_tokens = torch.where(ended.to(where), token[:, 0].to(where), drawn_tokens)
+            ended = ended | torch.isin(drawn_tokens.cpu(), stop)
         yield drawn_tokens, state
+        if len(stop) and ended.all():
+            return
         token, begins = drawn_tokens[:, None].to(device), None
 
 

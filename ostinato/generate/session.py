@@ -10,7 +10,7 @@ also where 20 tokens end inside a character. What the model remembers belongs to
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -85,12 +85,14 @@ def write(
     sampler: Sampler,
     *,
     step: Step | None = None,
+    stop: Collection[int] = (),
 ) -> Iterator[tuple[str, Session]]:
     """The text that goes on from a session: what each token adds to it, and the session after that token.
 
     A token that ends inside a character adds nothing; the one that completes the character adds it.
 
     step: what reads a single token in place of the model: `compile_step(model)`
+    stop: tokens that end the text, such as `Run.end_of_text()`; they are no part of it
     """
     check_vocabulary(model, tokenizer)
     decoder = tokenizer.stream()
@@ -98,7 +100,7 @@ def write(
         if token != NONE:
             decoder.add(token)  # what was written before; bytes of a character begun there stay in the decoder
     seed, last = torch.tensor([sampler.seed]), session.recent[:, -1:]
-    steps = stream(model, last, tokens, sampler, session.model, drawn=int(session.drawn), step=step)
+    steps = stream(model, last, tokens, sampler, session.model, drawn=int(session.drawn), step=step, stop=stop)
     for token, state in steps:
         session = Session(
             state,
@@ -107,7 +109,12 @@ def write(
             session.drawn + 1,
             session.weights,
         )
-        yield decoder.add(int(token)), session
+        yield decoder.finish() if int(token) in stop else decoder.add(int(token)), session
+
+
+def ended(session: Session, stop: Collection[int]) -> bool:
+    """Whether the last token of a session is one that ends a text."""
+    return int(session.recent[0, -1]) in stop
 
 
 def save(session: Session, path: str | Path) -> None:

@@ -161,23 +161,23 @@ class AWDLSTM(LanguageModel):
         x, after = self.hidden(tokens, state, reset)
         return self.logits(x), after
 
-    def loss(
-        self, tokens: Tensor, reset: Tensor | None = None, state: AWDState | None = None, *, reduction: str = "mean"
-    ) -> Tensor:
-        """Mean cross-entropy, in nats, of each next token given those before it; in training with the penalties."""
+    def loss_and_state(
+        self, tokens: Tensor, reset: Tensor | None = None, state: Any = None, *, reduction: str = "mean"
+    ) -> tuple[Tensor, Any]:
+        """Cross-entropy of each next token given those before it, in training with the penalties; and the state."""
         if not self.training or not (self.alpha or self.beta):
-            return super().loss(tokens, reset, cast(Any, state), reduction=reduction)
+            return super().loss_and_state(tokens, reset, state, reduction=reduction)
         self.check_input(tokens)
         self._check_flags("reset", reset, tokens)
         if tokens.shape[1] < 2:
             raise ValueError("the loss of the next token needs at least 2 tokens; got 1")
         before = None if reset is None else reset[:, :-1]
         state = self.initial_state(len(tokens)) if state is None else state
-        x, raw, _ = self.outputs(tokens[:, :-1], state, before)
+        x, raw, after = self.outputs(tokens[:, :-1], state, before)
         targets = tokens[:, 1:].long() if reset is None else tokens[:, 1:].long().masked_fill(reset[:, 1:], IGNORED)
         loss = self.cross_entropy(x, targets, reduction)
         penalty = activation_regularization(x, raw, self.alpha, self.beta, before)
-        return loss + penalty * ((targets != IGNORED).sum() if reduction == "sum" else 1)
+        return loss + penalty * ((targets != IGNORED).sum() if reduction == "sum" else 1), after
 
     def cross_entropy(self, x: Tensor, targets: Tensor, reduction: str) -> Tensor:
         # the bias of the head as one more channel of the input

@@ -116,6 +116,9 @@ def long_segments(heads: int) -> list[dict[str, Any]]:
     return [{"dilated_attention": {"heads": heads, "segments": segments}}]
 
 
+RWKV = dict(mlp=None, tie=False, norm="layer", embedding_norm=True)
+"""What all generations of RWKV have: norms with a mean and a bias, and one of the embedding."""
+
 # fmt: off
 
 # Sun et al. 2023, table 2 (1.3B) and section 3.5 (200M, which leave out the embeddings): heads of 256, an MLP of twice the width
@@ -293,21 +296,21 @@ model("hydra", "Hydra: state spaces that read both ways; an encoder", vocabulary
 
 # Peng et al. 2023 (RWKV-4, 169M and 430M), 2024 (Eagle, 462M and 1577M; Finch, 1.6B), 2025 (Goose, 191M and 451M): heads of 64
 model("rwkv4", "RWKV-4: a running weighted mean of values", paper="rwkv_survey", vocabulary=50_277,
-      all=dict(mlp=None, tie=False), note="A block of the paper, time mix and channel mix, is two layers here.",
+      all=RWKV, note="A block of the paper, time mix and channel mix, is two layers here.",
       tiny=dict(dim=8, layers=4, pattern=rwkv(4, 2)), small=dict(dim=768, layers=24, pattern=rwkv(4, 12, 4.0), millions=169),
       base=dict(dim=1024, layers=48, pattern=rwkv(4, 24, 4.0), millions=430))
 model("rwkv5", "RWKV-5 (Eagle): matrix memories with a fixed decay for each channel", paper="rwkv_survey", vocabulary=65_536,
-      all=dict(mlp=None, tie=False), note="A block of the paper, time mix and channel mix, is two layers here.",
+      all=RWKV, note="A block of the paper, time mix and channel mix, is two layers here.",
       tiny=dict(dim=8, layers=4, pattern=rwkv(5, 2, heads=2)),
       small=dict(dim=1024, layers=48, pattern=rwkv(5, 24, heads=16), millions=462),
       base=dict(dim=2048, layers=48, pattern=rwkv(5, 24, heads=32), millions=1577))
 model("rwkv6", "RWKV-6 (Finch): matrix memories whose decay follows the data", paper="rwkv_survey", vocabulary=65_536,
-      all=dict(mlp=None, tie=False), note="A block of the paper, time mix and channel mix, is two layers here.",
+      all=RWKV, note="A block of the paper, time mix and channel mix, is two layers here.",
       tiny=dict(dim=8, layers=4, pattern=rwkv(6, 2, heads=2, shift_rank=3, decay_rank=2)),
       small=dict(dim=1024, layers=48, pattern=rwkv(6, 24, heads=16)),
       base=dict(dim=2048, layers=48, pattern=rwkv(6, 24, heads=32), millions=1600))
 model("rwkv7", "RWKV-7 (Goose): matrix memories with a generalised delta rule", paper="rwkv_survey", vocabulary=65_536,
-      all=dict(mlp=None, tie=False), note="A block of the paper, time mix and channel mix, is two layers here.",
+      all=RWKV, note="A block of the paper, time mix and channel mix, is two layers here.",
       tiny=dict(dim=8, layers=4, pattern=rwkv(7, 2, heads=2, rank=2, gate_rank=3)),
       small=dict(dim=768, layers=24, pattern=rwkv(7, 12, 4.0, heads=12), millions=191),
       base=dict(dim=1024, layers=48, pattern=rwkv(7, 24, 4.0, heads=16), millions=451))

@@ -6,14 +6,16 @@ Each is the language model with arguments from the table in `layouts.py`; any of
 
     ostinato.create("model:xlstm", vocab_size=256, size="small")
     model: {name: xlstm, size: small, layers: 6}          in the config of a run
+    model: {name: awd_lstm, dim: 400, layers: 3}          a model with a class of its own, without sizes
 """
 
-from inspect import Parameter, signature
+from collections.abc import Mapping
+from inspect import Parameter, isclass, signature
 from typing import Any, ClassVar
 
 from ostinato.models.language_model import LanguageModel
 from ostinato.models.layouts import LAYOUTS, Layout
-from ostinato.registry import Entry, did_you_mean, register
+from ostinato.registry import Entry, create, did_you_mean, entries, find, register
 
 SIZE = "small"
 """The size of a model whose size is not said."""
@@ -27,9 +29,29 @@ def named(name: str, size: str | None = None) -> dict[str, Any]:
     """
     layout = LAYOUTS.get(name.removeprefix("model:")) if isinstance(name, str) else None
     if layout is None:
-        hint = did_you_mean(str(name), LAYOUTS)
-        raise ValueError(f"there is no model {name!r}{hint}; models with a name are {', '.join(sorted(LAYOUTS))}")
+        known = sorted([*LAYOUTS, *own_models()])
+        hint = did_you_mean(str(name), known)
+        raise ValueError(f"there is no model {name!r}{hint}; models with a name are {', '.join(known)}")
     return layout.arguments(SIZE if size is None else size)
+
+
+def own_models() -> list[str]:
+    """Names of the language models that are more than arguments of the usual one: awd_lstm, sha_rnn, ..."""
+    classes = {entry.name: entry.target for entry in entries("model") if isclass(entry.target)}
+    return [
+        name for name, own in classes.items() if LanguageModel in own.__mro__[1:] and not issubclass(own, NamedModel)
+    ]
+
+
+def entry_of(model: Mapping[str, Any]) -> Entry:
+    """The entry of the model that a config describes: the one that it names, or the usual language model."""
+    return find(f"model:{model.get('name', 'language_model')}")
+
+
+def build(vocab_size: int, **model: Any) -> LanguageModel:
+    """The model that a config describes, with fresh weights."""
+    name = model.pop("name", "language_model")
+    return create(f"model:{name}", vocab_size=vocab_size, **model)
 
 
 class NamedModel(LanguageModel):

@@ -2,7 +2,8 @@
 
     model: {dim: 256, layers: 4, pattern: [gla]}     arguments of the language model; params: 5M instead of dim,
                                                      mixer: gla instead of a pattern of one; name: xlstm and
-                                                     size: small for those of a paper, which the others override
+                                                     size: small for those of a paper, which the others override;
+                                                     name: awd_lstm for one that is a class of its own
     data:  {paths: [notes/], tokenizer: bytes}       DataConfig
     train: {steps: 1000, learning_rate: 3e-3}        TrainConfig
 
@@ -26,7 +27,9 @@ class DataConfig:
 
     paths: list[str] | None = option(None, "files and folders of documents; null for the source of Python's library")
     tokenizer: str = option(
-        "bytes", "how text becomes numbers: bytes, bpe:4096 to train one of that size, or a folder with tokenizer.json"
+        "bytes",
+        "how text becomes numbers: bytes, bpe:4096 to train one of that size, words or words:10000 for the most frequent"
+        " words of the training text, or a folder with tokenizer.json",
     )
     column: str = option("text", "what holds the text in jsonl and parquet files")
     valid: list[str] | None = option(None, "files and folders to validate on; null keeps a part of the data")
@@ -44,8 +47,18 @@ class TrainConfig:
     batch_size: int = option(8, "rows of a batch, in each process", at_least=1)
     length: int = option(256, "tokens of a row", at_least=1)
     accumulate: int = option(1, "batches whose gradients are added up for an update", at_least=1)
-    optimizer: Literal["adamw", "muon", "lamb"] = option(
-        "adamw", "rule of the updates; muon moves the matrices of layers, and adamw the rest; lamb has them all"
+    stream: bool = option(
+        False,
+        "each row goes on where it stopped in the last batch, with the state handed on; false: rows from all over the text,"
+        " which begin with no memory",
+    )
+    vary_length: bool = option(
+        False, "stream: draw the length of every step around `length`, with a learning rate in proportion"
+    )
+    optimizer: Literal["adamw", "muon", "lamb", "nt_asgd"] = option(
+        "adamw",
+        "rule of the updates; muon moves the matrices of layers, and adamw the rest; lamb has them all, and so has nt_asgd:"
+        " plain descent (with a learning_rate near 30 and a clip of 0.25) whose weights are averaged in the end",
     )
     learning_rate: float = option(3e-3, "the largest learning rate, reached after the warmup", above=0)
     beta1: float = option(0.9, "adamw and lamb: how slowly the mean gradient forgets", at_least=0, below=1)
@@ -53,6 +66,11 @@ class TrainConfig:
         0.95, "adamw and lamb: how slowly the mean square of the gradient forgets", at_least=0, below=1
     )
     momentum: float = option(0.95, "muon: how slowly the sum of gradients forgets", at_least=0, below=1)
+    patience: int = option(
+        5,
+        "nt_asgd: averaging begins when a validation is worse than one of those before it, but for so many last ones",
+        at_least=1,
+    )
     weight_decay: float = option(0.1, "decay of matrices; vectors and embeddings have none", at_least=0)
     schedule: Literal["cosine", "wsd", "noam", "constant"] = option(
         "cosine", "course of the learning rate after the warmup"
@@ -61,6 +79,11 @@ class TrainConfig:
     decay: float = option(0.2, "wsd: the part of all steps in which the rate falls", above=0, at_most=1)
     final: float = option(0.1, "cosine and wsd: the last rate as a part of the largest", at_least=0, at_most=1)
     clip: float | None = option(1.0, "longest gradient; a longer one is shortened to it", above=0)
+    gradient_noise: float = option(
+        0.0,
+        "variance of the noise on gradients in the first step, which falls from then on: 0.01 to 1; 0 for none",
+        at_least=0,
+    )
     init: Literal["default", "mimetic"] = option(
         "default",
         "how weights begin; mimetic lets layers of mamba, mamba2 and linear_attention begin as linear attention",
@@ -70,6 +93,18 @@ class TrainConfig:
     )
     windows_final: float = option(
         0.1, "windows: the part of all steps, at the end, that has the largest of them", at_least=0, at_most=1
+    )
+    span_from: int | None = option(
+        None,
+        "begin with this window in the attention layers that have one, and let it come down to theirs",
+        at_least=1,
+    )
+    span_part: float = option(
+        0.5, "span_from: the part of all steps in which windows come down; 0 for at once", at_least=0, at_most=1
+    )
+    recompute: bool = option(
+        False,
+        "gradients compute the inside of blocks again instead of keeping it: less memory, about a quarter more time",
     )
     precision: Literal["float32", "bf16"] = option("float32", "type to compute in; weights stay float32")
     seed: int = option(0, "the same seed gives the same weights, bit for bit on the same machine", at_least=0)
@@ -128,6 +163,14 @@ class Config:
         )
         if config.train.windows is not None and (not config.train.windows or min(config.train.windows) < 1):
             raise ValueError(f"train.windows: one or more numbers of tokens, at least 1; got {config.train.windows}")
+        if config.train.windows is not None and config.train.span_from is not None:
+            raise ValueError("train: windows or span_from says what attention sees; got both")
+        if config.train.vary_length and not config.train.stream:
+            raise ValueError(
+                "train.vary_length: lengths vary where each row goes on in the next batch; set train.stream"
+            )
+        if config.train.optimizer == "nt_asgd" and config.train.evaluate_every is None:
+            raise ValueError("train.optimizer: nt_asgd averages when validations say so; set train.evaluate_every")
         if config.train.steps is not None and config.train.tokens is not None:
             raise ValueError("train: steps or tokens says how long to train; got both")
         return config
@@ -151,7 +194,7 @@ class Config:
             raise ValueError(f"train.warmup: at most the {steps} steps of the run; got {warmup}")
         train = replace(train, steps=steps, tokens=None, warmup=warmup, threads=train.threads or threads)
         model = _resolve_model(self.model, vocab_size)
-        if train.windows or train.init == "mimetic":
+        if train.windows or train.span_from or train.init == "mimetic" or train.stream or train.recompute:
             _check_that_it_applies(train, model, vocab_size)
         return replace(self, model=model, train=train)
 
@@ -229,13 +272,13 @@ def differences(old: Config, new: Config) -> list[str]:
 
 def _read_model(values: Any) -> dict[str, Any]:
     """The section of the model, checked as far as its own arguments go: those of the language model, and params."""
-    from ostinato.models.named import named
-    from ostinato.registry import find
+    from ostinato.models.named import entry_of, named, own_models
 
     model = dict(check_mapping(values, "model"))
-    entry = find("model:language_model")
+    own = {"name": model.pop("name")} if model.get("name") in own_models() else {}
+    entry = entry_of(own)
     known = [argument.name for argument in entry.arguments if argument.name != "vocab_size"]
-    check_keys(model, [*known, "params", "mixer", "name", "size"], "model")
+    check_keys(model, [*known, "params", *(["name"] if own else ["mixer", "name", "size"])], "model")
     for one, other in SPARE["model"]:
         if model.get(one) is not None and model.get(other) is not None:
             raise ValueError(f"model: {one} and {other} say the same in two ways; got both")
@@ -256,7 +299,7 @@ def _read_model(values: Any) -> dict[str, Any]:
     model = {name: read_value(f"model.{name}", value, kinds.get(name, Any)) for name, value in model.items()}
     if "pattern" in model:
         model["pattern"] = _read_pattern(model["pattern"])
-    return model
+    return own | model
 
 
 def _read_pattern(pattern: Any) -> list[Any]:
@@ -285,29 +328,45 @@ def _read_pattern(pattern: Any) -> list[Any]:
 def _check_that_it_applies(train: TrainConfig, model: Mapping[str, Any], vocab_size: int) -> None:
     """Refuse settings about layers that the model does not have."""
     from ostinato.models.budget import sketch
+    from ostinato.models.stack import blocks
     from ostinato.train.mimetic import mimics
     from ostinato.train.windows import windowed_attention
 
     built = sketch(vocab_size, **model)
     if train.windows and not windowed_attention(built):
         raise ValueError("train.windows: the model has no attention with a window, so there is none to draw")
+    if train.span_from and not windowed_attention(built):
+        raise ValueError("train.span_from: the model has no attention with a window, so there is none to come down to")
     if train.init == "mimetic" and not mimics(built):
         raise ValueError("train.init: mimetic is for mamba, mamba2 and linear_attention; this model has none of them")
+    if train.recompute and not blocks(built):
+        raise ValueError("train.recompute: this model has no blocks to compute again")
+    if train.stream and built.state_bytes(1 << 20) != built.state_bytes(1 << 21):
+        raise ValueError("train.stream: the state of this model grows with the text; give its attention a window")
 
 
 def _resolve_model(model: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """Every argument of the language model but the vocabulary, and a width instead of a budget."""
-    from ostinato.models.budget import parameter_count, solve_width
-    from ostinato.registry import find
+    from ostinato.models.budget import sketch, solve_width
+    from ostinato.models.named import entry_of
 
-    chosen = {name: value for name, value in MODEL.items() if name != "dim"} | dict(model)
+    entry = entry_of(model)
+    arguments = {argument.name: argument for argument in entry.arguments if argument.name != "vocab_size"}
+    if own := {"name": model["name"]} if "name" in model else {}:
+        defaults = {"dim": MODEL["dim"]} if arguments["dim"].required else {}
+    else:
+        defaults = MODEL
+    chosen = {name: value for name, value in defaults.items() if name != "dim"} | dict(model)
     params = chosen.pop("params", None)
     try:
         if params is not None:
             chosen["dim"], _ = solve_width(params, vocab_size, **chosen)
-        chosen.setdefault("dim", MODEL["dim"])
-        parameter_count(vocab_size, **chosen)
+        chosen = defaults | chosen
+        built = sketch(vocab_size, **chosen)
     except ValueError as error:
         raise ValueError(f"model: {error}") from None
-    arguments = [argument for argument in find("model:language_model").arguments if argument.name != "vocab_size"]
-    return {argument.name: chosen.get(argument.name, argument.default) for argument in arguments}
+    if own and not built.causal:
+        raise ValueError(
+            f"model.name: {own['name']} sees the whole sequence, so it cannot learn to predict the next token"
+        )
+    return own | {name: chosen.get(name, argument.default) for name, argument in arguments.items()}

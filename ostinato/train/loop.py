@@ -3,7 +3,8 @@
 Step t is a function of the weights, what the optimizers remember, the position in the data, and t: the learning rate follows
 from t, and random numbers are seeded with (seed, t, process). So a run that was stopped at any moment continues from its
 last checkpoint to the same weights, bit for bit, as one that was not. (On the same machine: the sums inside a matrix product
-depend on the number of threads, which is therefore part of the config.)
+depend on the number of threads, which is therefore part of the config.) Where rows go on from batch to batch (`stream`), step t
+is also a function of the state that the model is in, and a checkpoint has that too.
 
 The gradient of a step is that of the mean loss over all tokens that the step predicts, however they are spread over batches
 and processes.
@@ -24,19 +25,25 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from ostinato.data import Batch, Batches, Corpus
+from ostinato.data import Batch, Batches, Corpus, Streams
 from ostinato.data.shuffle import key
+from ostinato.models.stack import blocks
 from ostinato.runs import Run
+from ostinato.state import State, detach, map_state
 from ostinato.tasks.next_token import bits_per_byte
 from ostinato.train import checkpoint
 from ostinato.train.begin import begin, corpus_of
 from ostinato.train.callbacks import Callback, TensorBoard
 from ostinato.train.config import Config, TrainConfig
 from ostinato.train.diagnose import NotFiniteError, diagnose
+from ostinato.train.gradient_noise import gradient_noise
 from ostinato.train.mimetic import mimetic_init
+from ostinato.train.nt_asgd import NTASGD, averages
 from ostinato.train.optimizers import make_optimizers, set_learning_rate
 from ostinato.train.schedules import factor
-from ostinato.train.windows import seeing, stochastic_window
+from ostinato.train.spans import span_schedule
+from ostinato.train.variable_bptt import variable_bptt
+from ostinato.train.windows import seeing, stochastic_window, windowed_attention
 
 
 def train(
@@ -96,7 +103,7 @@ def computing(device: torch.device, bf16: bool) -> torch.autocast:
 
 
 class Objective(nn.Module):
-    """What is made smaller: the sum of the losses of a batch, computed in the precision of the run.
+    """What is made smaller: the sum of the losses of a batch, computed in the precision of the run; and the state after it.
 
     model: gives the loss
     bf16: whether to compute in bfloat16 where that is safe
@@ -107,9 +114,9 @@ class Objective(nn.Module):
         self.model: Any = model
         self.bf16 = bf16
 
-    def forward(self, tokens: Tensor, reset: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, reset: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         with computing(tokens.device, self.bf16):
-            return self.model.loss(tokens, reset, reduction="sum")
+            return self.model.loss_and_state(tokens, reset, state, reduction="sum")
 
 
 @dataclass
@@ -150,18 +157,24 @@ class Trainer:
         self.model = run.new_model().to(accelerator.device)  # made on the CPU: the same numbers for every device
         if settings.init == "mimetic":
             mimetic_init(self.model)
+        for block in blocks(self.model):
+            block.recompute = settings.recompute
         self.optimizers = make_optimizers(self.model, settings)
         self.objective = accelerator.prepare(Objective(self.model, settings.precision == "bf16"))
         rank, world = accelerator.process_index, accelerator.num_processes
-        self.batches = Batches(
+        supply = Streams if settings.stream else Batches
+        self.batches = supply(
             corpus.train, settings.batch_size, settings.length, seed=settings.seed, rank=rank, world=world
         )
+        self.memory: State | None = None  # of the rows, where they go on
         self.tally = Tally()
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Go back to a checkpoint."""
         state = checkpoint.restore(saved, self.model, self.optimizers)
         self.tally = Tally(**state["tally"])
+        if self.settings.stream:
+            self.memory = self._own_rows(checkpoint.restore_memory(saved, self.model.initial_state(1)))
 
     def train(self, step: int) -> None:
         """All updates after the first `step`."""
@@ -185,7 +198,8 @@ class Trainer:
         began = time.perf_counter()
         torch.manual_seed(int(key(settings.seed, 2, step, accelerator.process_index)[0]))
         self.model.train()
-        batches, tally.position = self._read(tally.position)
+        length, slower = self._length(step)
+        batches, tally.position = self._read(tally.position, length)
         predicted = self._sum(torch.stack([(~batch.reset[:, 1:]).sum() for batch in batches]).sum()).clamp(min=1)
 
         total = torch.zeros((), device=accelerator.device)
@@ -194,19 +208,26 @@ class Trainer:
             # gradients are averaged over processes, and only after the last batch
             together = batch is batches[-1]
             with nullcontext() if together else accelerator.no_sync(self.objective), seeing(self.model, window):
-                loss = self.objective(*batch) / predicted
+                loss, after = self.objective(*batch, self.memory)
+                loss = loss / predicted
                 accelerator.backward(loss * accelerator.num_processes)
             total += loss.detach()
+            self.memory = detach(after) if settings.stream else None
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        loss, length = torch.stack([self._sum(total), norm.float()]).tolist()
-        if not (math.isfinite(loss) and math.isfinite(length)):
-            raise NotFiniteError(self._what_happened(batches, step, loss, length))
+        loss, size = torch.stack([self._sum(total), norm.float()]).tolist()
+        if not (math.isfinite(loss) and math.isfinite(size)):
+            raise NotFiniteError(self._what_happened(batches, step, loss, size))
 
         if settings.clip is not None:
             clip_grads_with_norm_(parameters, settings.clip, norm)
-        rate = settings.learning_rate * factor(
-            settings.schedule, step, self.steps, self.warmup, settings.decay, settings.final
+        # the same noise in every process, whose weights stay the same
+        noise = torch.Generator(accelerator.device).manual_seed(int(key(settings.seed, 5, step)[0]))
+        gradient_noise(parameters, step, settings.gradient_noise, generator=noise)
+        rate = (
+            slower
+            * settings.learning_rate
+            * factor(settings.schedule, step, self.steps, self.warmup, settings.decay, settings.final)
         )
         set_learning_rate(self.optimizers, rate)
         for optimizer in self.optimizers.values():
@@ -214,12 +235,12 @@ class Trainer:
             optimizer.zero_grad()
 
         took = time.perf_counter() - began
-        tokens = settings.batch_size * settings.length * settings.accumulate * accelerator.num_processes
+        tokens = settings.batch_size * length * settings.accumulate * accelerator.num_processes
         tally.tokens += tokens
         tally.seconds += took
         for name, value in {"loss": loss, "steps": 1, "tokens": tokens, "seconds": took}.items():
             tally.window[name] += value
-        return {"learning_rate": rate, "gradient_norm": length}
+        return {"learning_rate": rate, "gradient_norm": size}
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         """A line of metrics: the mean loss since the last line, and the numbers of this step."""
@@ -238,9 +259,10 @@ class Trainer:
 
     def evaluate(self, step: int) -> None:
         """A line of metrics about the text that is kept for validation."""
-        settings = self.settings
+        settings, loss = self.settings, 0.0
         if self.accelerator.is_main_process:
-            with computing(self.accelerator.device, settings.precision == "bf16"):
+            bf16 = settings.precision == "bf16"
+            with computing(self.accelerator.device, bf16), averages(self.optimizers):
                 score = bits_per_byte(
                     self.model,
                     self.corpus.valid,
@@ -250,21 +272,49 @@ class Trainer:
                     stream=settings.evaluate_stream,
                 )
             self._write({"step": step, **{f"valid_{name}": value for name, value in score._asdict().items()}})
+            loss = score.loss
         self.accelerator.wait_for_everyone()
+        for optimizer in self.optimizers.values():
+            if isinstance(optimizer, NTASGD):
+                optimizer.validated(self._sum(torch.tensor(loss, device=self.accelerator.device)).item())
 
     def save(self, step: int) -> None:
         """A checkpoint, and the oldest are removed."""
+        memory = self.memory if self.memory is None else map_state(self._gathered, self.memory)
         if self.accelerator.is_main_process:
-            checkpoint.save(self.run, step, self.model, self.optimizers, {"tally": asdict(self.tally)})
+            checkpoint.save(self.run, step, self.model, self.optimizers, {"tally": asdict(self.tally)}, memory)
             self.run.keep(self.settings.keep)
         self.accelerator.wait_for_everyone()
 
-    def _window(self, step: int) -> int | None:
-        """Of attention in this step; None where it is that of the model."""
-        if not self.settings.windows:
+    def _window(self, step: int) -> int | list[int | None] | None:
+        """Of attention in this step, of all its layers or of each; None where it is that of the model."""
+        settings = self.settings
+        if settings.windows:
+            final, seed = settings.windows_final, settings.seed
+            return stochastic_window(settings.windows, step, self.steps, final=final, seed=seed)
+        if settings.span_from is None:
             return None
-        final, seed = self.settings.windows_final, self.settings.seed
-        return stochastic_window(self.settings.windows, step, self.steps, final=final, seed=seed)
+        own = [module.window for module in windowed_attention(self.model)]
+        return span_schedule(own, step, self.steps, wide=settings.span_from, part=settings.span_part)
+
+    def _length(self, step: int) -> tuple[int, float]:
+        """Tokens of the rows of this step, and what its learning rate is multiplied by: the same in every process."""
+        if not self.settings.vary_length:
+            return self.settings.length, 1.0
+        generator = torch.Generator().manual_seed(int(key(self.settings.seed, 4, step)[0]))
+        return variable_bptt(self.settings.length, generator)
+
+    def _gathered(self, leaf: Tensor) -> Tensor:
+        """Of the states of all processes, one below the other."""
+        whole = self.accelerator.gather(leaf)
+        assert isinstance(whole, Tensor)
+        return whole
+
+    def _own_rows(self, memory: State | None) -> State | None:
+        """Of the states of all processes, that of this one."""
+        B, rank = self.settings.batch_size, self.accelerator.process_index
+        own = slice(rank * B, (rank + 1) * B)
+        return memory and map_state(lambda leaf: leaf[own].to(self.accelerator.device), memory)
 
     def _sum(self, value: Tensor) -> Tensor:
         """Over all processes."""
@@ -272,10 +322,10 @@ class Trainer:
         assert isinstance(total, Tensor)
         return total
 
-    def _read(self, position: int | None) -> tuple[list[Batch], int | None]:
-        batches = []
+    def _read(self, position: int | None, length: int) -> tuple[list[Batch], int | None]:
+        batches, size = [], (length,) if isinstance(self.batches, Streams) else ()
         for _ in range(self.settings.accumulate):
-            batch, position = self.batches(position)
+            batch, position = self.batches(position, *size)
             batches.append(Batch(*(tensor.to(self.accelerator.device) for tensor in batch)))
         return batches, position
 

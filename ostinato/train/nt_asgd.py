@@ -6,8 +6,8 @@
 Merity, Keskar, Socher 2017, https://arxiv.org/abs/1708.02182; averaging: Polyak, Juditsky 1992.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +38,16 @@ class NTASGD(Optimizer):
     def averages(self) -> bool:
         """Whether averaging has begun."""
         return self.param_groups[0]["averages"]
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """What it knows beside the averages: whether it averages, over how many steps, and what validations said."""
+        return {name: self.param_groups[0][name] for name in ("averages", "averaged", "losses")}
+
+    @progress.setter
+    def progress(self, progress: Mapping[str, Any]) -> None:
+        for group in self.param_groups:
+            group.update(progress)
 
     def validated(self, loss: float) -> bool:
         """Tell it the loss of a validation; whether it averages from now on."""
@@ -80,3 +90,13 @@ class NTASGD(Optimizer):
             with torch.no_grad():
                 for (parameter, _), value in zip(pairs, own, strict=True):
                     parameter.copy_(value)
+
+
+@contextmanager
+def averages(optimizers: Mapping[str, Optimizer]) -> Iterator[None]:
+    """Weights are averages while this lasts, where one of these optimizers averages them."""
+    with ExitStack() as stack:
+        for optimizer in optimizers.values():
+            if isinstance(optimizer, NTASGD):
+                stack.enter_context(optimizer.averaged())
+        yield

@@ -1,4 +1,4 @@
-"""Which parameter is moved how: AdamW or LAMB for everything, or Muon for the matrices of layers and AdamW for the rest.
+"""Which parameter is moved how: AdamW, LAMB or NT-ASGD for everything, or Muon for the matrices of layers and AdamW for the rest.
 
     matrices    weights of nn.Linear but the head: Muon or AdamW, with weight decay
     decayed     other parameters of two or more dimensions (convolutions, ...): AdamW with weight decay
@@ -19,6 +19,7 @@ from torch.optim import AdamW, Optimizer
 
 from ostinato.train.config import TrainConfig
 from ostinato.train.lamb import Lamb
+from ostinato.train.nt_asgd import NTASGD
 
 Named = list[tuple[str, Parameter]]
 
@@ -61,6 +62,8 @@ def make_optimizers(model: nn.Module, settings: TrainConfig) -> dict[str, Optimi
         betas = (settings.beta1, settings.beta2)
         if settings.optimizer == "lamb":
             optimizers["lamb"] = Lamb(rest, lr=rate, betas=betas)
+        elif settings.optimizer == "nt_asgd":
+            optimizers["nt_asgd"] = NTASGD(rest, lr=rate, weight_decay=decay, patience=settings.patience)
         else:
             optimizers["adamw"] = AdamW(rest, lr=rate, betas=betas)
     return optimizers

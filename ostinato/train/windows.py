@@ -35,12 +35,18 @@ def stochastic_window(windows: Sequence[int], step: int, steps: int, *, final: f
 
 
 @contextmanager
-def seeing(model: nn.Module, window: int | None) -> Iterator[None]:
-    """Every attention of the model that has a window has this one for a while; None leaves them as they are."""
+def seeing(model: nn.Module, window: int | Sequence[int | None] | None) -> Iterator[None]:
+    """Every attention of the model that has a window has this one for a while; None leaves them as they are.
+
+    window: one for all of them, or one for each, in the order of `windowed_attention`
+    """
     windowed = [] if window is None else windowed_attention(model)
     declared = [module.window for module in windowed]
-    for module in windowed:
-        module.window = window
+    windows = [window] * len(windowed) if isinstance(window, int) else list(window or ())
+    if len(windows) != len(windowed):
+        raise ValueError(f"the model has {len(windowed)} layers with a window; got {len(windows)} windows")
+    for module, other in zip(windowed, windows, strict=True):
+        module.window = other
     try:
         yield
     finally:

@@ -77,7 +77,7 @@ def test_a_config_file_with_flags(text, here):
         ("--resume nothing", "no run folder nothing"),
         ("--resume nothing --steps 5", "--resume continues a run with its own settings; leave the others out"),
         ("--lr fast", "Invalid value for '--lr'"),
-        ("--optimizer sgd", "train.optimizer: one of adamw, muon, lamb; got 'sgd'"),
+        ("--optimizer sgd", "train.optimizer: one of adamw, muon, lamb, nt_asgd; got 'sgd'"),
     ],
 )
 def test_what_is_wrong_is_one_line(words, message, capfd, here):

@@ -62,3 +62,20 @@ def test_two_processes_do_what_one_does_with_the_large_batch(config, together, t
         train(None, tmp_path / "stopped")
     assert together(config(batch_size=2, accumulate=2), tmp_path / "stopped") == [0, 0]
     same(Run.open(tmp_path / "stopped"), two)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_two_processes_read_rows_that_go_on(config, together, tmp_path, same):
+    """Each has rows of its own and their state, also after it was stopped; both begin to average at the same step."""
+    stream = {"stream": True, "vary_length": True, "optimizer": "nt_asgd", "patience": 1, "evaluate_every": 1}
+    stream |= {"schedule": "constant", "learning_rate": 20.0}
+    model = {"model": {"name": "awd_lstm", "dim": 6, "hidden": 9, "layers": 2, "alpha": 0.0, "beta": 0.0}}
+    model["model"] |= dict.fromkeys(("drop_weights", "drop_tokens", "drop_input", "drop_hidden", "drop_output"), 0.0)
+    assert together(config(batch_size=2, **stream) | model, tmp_path / "two") == [0, 0]
+    one, two = train(config(batch_size=4, **stream) | model, tmp_path / "one"), Run.open(tmp_path / "two")
+    losses = [[line["loss"] for line in run.metrics() if "loss" in line] for run in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+    assert together(config(batch_size=2, **stream) | model, tmp_path / "stopped", leave=True)[0] == 7
+    assert together(config(batch_size=2, **stream) | model, tmp_path / "stopped") == [0, 0]
+    same(Run.open(tmp_path / "stopped"), two)
