@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ostinato.generate import compile_step
+from ostinato.generate.decode import CHUNK
 from ostinato.layers.quantized import QuantizedLinear
 from ostinato.models.language_model import LanguageModel
 from ostinato.models.stack import Part
@@ -65,7 +66,11 @@ class Ours(Subject):
         return self.model.loss(tokens)
 
     def prefill(self, tokens: Tensor) -> tuple[Tensor, Any]:
-        return self.model(tokens)
+        """Read a prompt in pieces, as `generate` does, but for its leaving the logits out: the last ones, and the state."""
+        logits, state = tokens, None
+        for piece in tokens.split(CHUNK, 1):
+            logits, state = self.model(piece, state)
+        return logits, state
 
     def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
         return self.model(token, state)

@@ -81,7 +81,7 @@ def _harness(run: Path, tasks: list[str], folder: Path | None, json: Path | None
 
     opened = Run.open(run)
     try:
-        from ostinato.evaluate.harness import harness_run, show
+        from ostinato.harness import harness_run, show
     except ImportError as error:
         raise BadParameter(str(error)) from None
     from ostinato.evaluate.show import save

@@ -20,7 +20,7 @@ from ostinato.state import State
 Step = Callable[[Tensor, State | None, Tensor | None], tuple[Tensor, State | None]]
 """What reads the next tokens: a model, or one that was compiled."""
 
-CHUNK = 1024  # tokens of a prompt that are read at once: a prompt of any length needs little memory
+CHUNK = 2048  # tokens of a prompt that are read at once: a prompt of any length needs little memory
 
 
 def stream(

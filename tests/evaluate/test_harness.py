@@ -28,7 +28,7 @@ def request(*arguments):
 
 def make(pattern="gla+window", **how):
     pytest.importorskip("lm_eval")
-    from ostinato.evaluate.harness import HarnessLM
+    from ostinato.harness import HarnessLM
 
     torch.manual_seed(0)
     model = build(256, dim=16, layers=2, pattern=PATTERNS[pattern]).double().eval().requires_grad_(False)
@@ -73,13 +73,15 @@ def test_likelihoods_are_those_of_plain_reading(pattern, batch_size, begins_with
 def test_what_is_likeliest_is_said_to_be():
     lm = make()
     answer = lm.generate_until([request(CONTEXTS[0], {"max_gen_toks": 4})])[0]
-    tokens, logits = torch.tensor([list(CONTEXTS[0].encode())]), []
+    context = list(CONTEXTS[0].encode())
+    tokens = torch.tensor([context])
     for _ in range(4):
-        logits = lm.model(tokens)[0]
-        tokens = torch.cat([tokens, logits[:, -1:].argmax(-1)], 1)
+        tokens = torch.cat([tokens, lm.model(tokens)[0][:, -1:].argmax(-1)], 1)
     assert answer == bytes(tokens[0, -4:].tolist()).decode(errors="replace")
-    if answer.isascii():
-        assert lm.loglikelihood([request(CONTEXTS[0], answer)])[0][1]
+    likeliest = tokens[0, -4:].tolist()
+    other = [*likeliest[:3], (likeliest[3] + 1) % 256]
+    asked = [(None, context, likeliest), (None, context, other)]
+    assert [greedy for _, greedy in lm._loglikelihood_tokens(asked)] == [True, False]
 
 
 def test_what_is_shared_is_read_once():
@@ -126,8 +128,27 @@ def test_answers_end_where_they_should():
         lm.generate_until([request("a", {"do_sample": True, "length_penalty": 1})])
     with pytest.raises(ValueError, match="a context of at least 1 token"):
         lm.generate_until([request("", {})])
-    lm.ends_with = int(whole.encode()[0])
+    lm.ends_with = {255, int(whole.encode()[0])}
+    assert lm.eot_token_id == min(lm.ends_with)
     assert lm.generate_until([request(CONTEXTS[0], {})]) == [""]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, (None, set())),
+        ({"bos_token_id": 3, "eos_token_id": 4}, (3, {4})),
+        ({"bos_token_id": None, "eos_token_id": [9, 7]}, (7, {7, 9})),
+    ],
+)
+def test_tokens_that_an_imported_model_begins_and_ends_texts_with(config, expected, tmp_path):
+    pytest.importorskip("lm_eval")
+    from ostinato.harness import special_tokens
+
+    run = make_run(tmp_path / "run", ["gla"])
+    (run.folder / "hugging_face").mkdir()
+    (run.folder / "hugging_face" / "config.json").write_text(json.dumps(config))
+    assert special_tokens(run) == expected
 
 
 CHOICES = """
@@ -214,7 +235,7 @@ def test_tasks_of_ones_own_from_the_command_line(tmp_path, capsys):
 def test_what_does_not_fit_is_one_line(words, message, tmp_path, capsys, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "ostinato.evaluate.harness", raising=False)
+    monkeypatch.delitem(sys.modules, "ostinato.harness", raising=False)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     run = make_run(tmp_path / "run", ["gla"])
     assert main(["evaluate", str(run.folder), *words]) == 2

@@ -11,7 +11,7 @@ Gao et al. 2021, https://github.com/EleutherAI/lm-evaluation-harness.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ class HarnessLM(TemplateLM):
     tokenizer: between text and its tokens
     batch_size: sequences that are read at a time
     begins_with: the token that texts begin with; None where there is none
-    ends_with: the token that ends a text; None where there is none
+    ends_with: the tokens that end a text, such as `Run.end_of_text()`
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class HarnessLM(TemplateLM):
         tokenizer: Tokenizer,
         batch_size: int = 8,
         begins_with: int | None = None,
-        ends_with: int | None = None,
+        ends_with: Collection[int] = (),
     ):
         super().__init__()
         if not model.causal:
@@ -71,7 +71,7 @@ class HarnessLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> Any:
-        return self.ends_with
+        return min(self.ends_with, default=None)
 
     @property
     def tokenizer_name(self) -> str:
@@ -188,7 +188,7 @@ class HarnessLM(TemplateLM):
             raise ValueError(f"an answer is drawn with {', '.join(sorted(FILTERS))}; this task asks for {min(unknown)}")
         decoder, text = self.text.stream(), ""
         for token, _ in stream(self.model, torch.tensor([tokens]), steps, Sampler(**wanted), state):
-            if int(token) == self.ends_with:
+            if int(token) in self.ends_with:
                 break
             text += decoder.add(int(token))
             if ends := [text.index(word) for word in until if word and word in text]:
@@ -237,17 +237,10 @@ def harness_run(
     }
 
 
-def special_tokens(run: Run) -> tuple[int | None, int | None]:
-    """The tokens that texts begin and end with, as the config says with which a model was imported."""
-    from ostinato.convert.files import CONFIG, read_json
-    from ostinato.convert.importing import CARRIED
-
-    path = run.folder / CARRIED / CONFIG
-    config = read_json(path) if path.is_file() else {}
-    end = config.get("eos_token_id")
-    end = end[0] if isinstance(end, list) else end
-    begin = config.get("bos_token_id")
-    return (end if begin is None else begin), end
+def special_tokens(run: Run) -> tuple[int | None, frozenset[int]]:
+    """The token that texts begin with, which is one that ends them where no other is known, and those that end them."""
+    begin, ends = run.begin_of_text(), run.end_of_text()
+    return (min(ends, default=None) if begin is None else begin), ends
 
 
 def show(result: dict[str, Any]) -> None:
