@@ -142,6 +142,8 @@ class Run:
         """What is between text and the numbers that the model reads."""
         from ostinato.data import load_tokenizer
 
+        if not (self.folder / "tokenizer").is_dir():
+            raise ValueError(f"{self.folder} has no tokenizer: none came with the checkpoint, or it was removed")
         return load_tokenizer(self.folder / "tokenizer", self.config["model"].get("vocab_size"))
 
     def end_of_text(self) -> frozenset[int]:
@@ -149,17 +151,23 @@ class Run:
 
         A run that was trained here has none: its documents follow each other without a token between them.
         """
-        carried = self.folder / CARRIED
+        carried, found = self.folder / CARRIED, None
         for name in ("generation_config.json", "config.json"):
             if (found := _json(carried / name).get("eos_token_id")) is not None:
                 break
         else:
             words = _json(carried / "tokenizer_config.json").get("eos_token")
             words = words.get("content") if isinstance(words, dict) else words
-            added = _json(carried / "tokenizer.json").get("added_tokens") or []
-            found = [each.get("id") for each in added if each.get("content") == words]
+            added = _json(carried / "tokenizer.json").get("added_tokens")
+            if words is not None and isinstance(added, list):
+                found = [each.get("id") for each in added if isinstance(each, dict) and each.get("content") == words]
         several = found if isinstance(found, list) else [found]
         return frozenset(each for each in several if isinstance(each, int) and each >= 0)
+
+    def begin_of_text(self) -> int | None:
+        """The token that texts begin with, as the config of an imported model says; None where it says none."""
+        found = _json(self.folder / CARRIED / "config.json").get("bos_token_id")
+        return found if isinstance(found, int) else None
 
     def new_model(self) -> "LanguageModel":
         """A model as the config describes it, with fresh weights."""

@@ -30,6 +30,9 @@ from ostinato.runs import Run
 if TYPE_CHECKING:
     from ostinato.models.language_model import LanguageModel
 
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What a config says of tokens, and every class of transformers understands."""
+
 
 def export_run(
     run: Run, folder: str | Path, *, to: str = "transformers", step: int | None = None, largest: int = files.SHARD
@@ -44,11 +47,9 @@ def export_run(
     step: of the checkpoint; None for the newest that is intact
     largest: bytes of a file, above which weights are written in several
     """
-    folder = Path(folder)
     if to not in FORMATS:
         raise ValueError(f"there is no format {to!r}{did_you_mean(to, FORMATS)}; the formats are {', '.join(FORMATS)}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds something already; name a new folder")
+    folder = files.new_folder(folder)
     model = run.model(step)
     with folder_atomically(folder) as beside:
         FORMATS[to](run, model, beside, largest)
@@ -77,6 +78,9 @@ def _ostinato(run: Run, model: "LanguageModel", folder: Path, largest: int) -> N
     arguments = arguments_of(run, model)
     config = {"architectures": ["OstinatoForCausalLM"], "dtype": "float32", "model": arguments}
     config |= {"model_type": "ostinato", "vocab_size": arguments.pop("vocab_size")}
+    kept = run.folder / CARRIED / files.CONFIG
+    said = files.read_json(kept) if kept.is_file() else {}
+    config |= {name: said[name] for name in SPECIAL if said.get(name) is not None}
     _write(folder, config, {f"model.{name}": x for name, x in once(model).items()}, largest)
 
 

@@ -4,17 +4,15 @@ Nothing is executed: torch's files are read with `weights_only=True`. What is da
 """
 
 import json
-import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -51,6 +49,14 @@ def locate(source: str | Path) -> Path:
             message = f"{source} is no folder, and no model in the local cache of Hugging Face; `hf download {source}` puts it there"
             raise FileNotFoundError(message) from error
     raise FileNotFoundError(f"no folder {source}")
+
+
+def new_folder(folder: str | Path) -> Path:
+    """A folder that is to be written; refuses one that holds something."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} holds something already; name a new folder")
+    return folder
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -126,15 +132,7 @@ class Weights:
                 found = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise ValueError(f"{path.parent} lacks {path.name}") from None
-        except (
-            SafetensorError,
-            pickle.UnpicklingError,
-            RuntimeError,
-            EOFError,
-            zipfile.BadZipFile,
-            ValueError,
-            OSError,
-        ) as error:
+        except Exception as error:  # a damaged pickle is an error of almost any kind
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise ValueError(f"{path} cannot be read: {reason}") from None
         found = found.get("state_dict", found) if isinstance(found, Mapping) else found

@@ -25,9 +25,12 @@ class FLA(Architecture):
     ratio = 4
     """Width of the channel mixers as a multiple of 2/3 of the model's, where a config says nothing."""
 
+    depth = 24
+    """Layers, where a config says nothing."""
+
     def arguments(self, settings: Settings) -> dict[str, Any]:
         settings.skip(*RUNNING.split())
-        dim, layers = settings.take("hidden_size", default=2048), settings.take("num_hidden_layers", default=24)
+        dim, layers = settings.take("hidden_size", default=2048), settings.take("num_hidden_layers", default=self.depth)
         settings.only("hidden_act", "swish")
         settings.only("elementwise_affine", True)
         eps = settings.take("norm_eps", default=1e-6)
@@ -191,6 +194,7 @@ class GatedDeltaNet(FLA):
 
     model_type = "gated_deltanet"
     class_name = "GatedDeltaNetForCausalLM"
+    depth = 21
 
     def mixer(self, settings: Settings, dim: int, eps: float) -> dict[str, Any]:
         settings.only("use_gate", True)

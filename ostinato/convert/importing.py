@@ -49,7 +49,7 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     known, name = architectures(), config.get("model_type")
     if name is None and {"d_model", "n_layer"} <= config.keys():
         name = "mamba_ssm"  # whose configs have no name
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         hint = did_you_mean(str(name), known)
         raise ValueError(f"ostinato cannot import model_type {name!r}{hint}; it imports {', '.join(sorted(known))}")
     return known[name]
@@ -190,16 +190,15 @@ def import_run(source: str | Path, folder: str | Path, *, ignore: Iterable[str] 
     from ostinato import __version__
     from ostinato.runs import MODEL
 
-    origin, folder = files.locate(source), Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds something already; name a new folder")
+    origin, folder = files.locate(source), files.new_folder(folder)
     config = config_of(origin)
     known = architecture_of(config)
     if known.model != "model:language_model":
         what = f"a {known.model_type} model does not go on from what was said, so it makes no run"
         raise ValueError(f"{what}; `ostinato.from_pretrained` reads it")
     imported = load(origin, ignore=ignore)
-    longest = config.get("max_position_embeddings") or config.get("n_positions") or LONGEST
+    lengths = (config.get(name) for name in ("max_position_embeddings", "n_positions"))
+    longest = next((length for length in lengths if isinstance(length, int) and length > 0), LONGEST)
     settings = {
         "model": imported.arguments,
         "data": {"column": "text"},

@@ -12,7 +12,7 @@ from torch import nn
 
 from ostinato.convert import files, table
 from ostinato.convert.exporting import as_imported
-from ostinato.convert.importing import architecture_of
+from ostinato.convert.importing import architecture_of, config_of
 from ostinato.convert.settings import Settings
 from ostinato.files import folder_atomically, write_atomically
 
@@ -27,10 +27,8 @@ def write_pretrained(model: nn.Module, origin: str | Path, folder: str | Path, *
     folder: what is written, which must not exist yet
     largest: bytes of a file, above which weights are written in several
     """
-    origin, folder = files.locate(origin), Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds something already; name a new folder")
-    config = files.read_json(origin / files.CONFIG)
+    origin, folder = files.locate(origin), files.new_folder(folder)
+    config = config_of(origin)
     architecture = architecture_of(config)
     arguments = architecture.arguments(Settings(config))
     try:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file, save_model
 from tokenizers import Tokenizer, normalizers
 
-from ostinato import create, from_pretrained
+from ostinato import from_pretrained
 from ostinato.cli.__main__ import main
 from ostinato.convert.exporting import export_run
 from ostinato.convert.importing import import_run
@@ -113,6 +113,7 @@ def test_sixteen_bits_come_back_as_such(llama, tmp_path):
     [
         (dict(model_type="llamma"), "cannot import model_type 'llamma' .did you mean llama"),
         (dict(model_type="mixtral"), "cannot import model_type 'mixtral'"),
+        (dict(model_type=["llama"]), r"cannot import model_type \['llama'\]"),
         (dict(attention_multiplier=0.3), "asks for attention_multiplier=0.3, which ostinato does not know"),
         (dict(hidden_act="relu"), "asks for hidden_act='relu'; ostinato has it with 'silu' only"),
         (dict(rope_scaling={"rope_type": "longrope", "factor": 2.0}), "asks for rope_type='longrope'"),
@@ -158,6 +159,12 @@ def torn(folder):
     (folder / "pytorch_model.bin").write_bytes((folder / "pytorch_model.bin").read_bytes()[:5000])
 
 
+def emptied(folder):
+    """A pickle that takes from a stack on which nothing is."""
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02s.")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -169,6 +176,7 @@ def torn(folder):
         (truncated, "model.safetensors cannot be read"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 400), "model.safetensors cannot be read"),
         (torn, "pytorch_model.bin cannot be read"),
+        (emptied, "pytorch_model.bin cannot be read"),
         (lambda folder: change(folder, model_type="llamma"), "cannot import model_type 'llamma' .did you mean llama"),
         (
             lambda folder: change(folder, num_key_value_heads=1),
@@ -295,8 +303,18 @@ def test_models_that_were_trained_here(name, tmp_path):
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")("words").input_ids
 
 
-def test_every_architecture_can_be_created():
-    assert create("convert:llama").model_type == "llama"
+@pytest.mark.parametrize("longest", ["many", -1, None])
+def test_a_length_that_is_none_is_passed_over(longest, folder, tmp_path):
+    change(folder, max_position_embeddings=longest)
+    assert import_run(folder, tmp_path / "run").config["train"]["length"] == 2048
+
+
+def test_an_export_for_our_own_class_says_which_tokens_end_a_text(folder, tmp_path):
+    change(folder, bos_token_id=5, eos_token_id=[7, 9])
+    (folder / "generation_config.json").unlink()
+    export_run(import_run(folder, tmp_path / "run"), tmp_path / "back", to="ostinato")
+    again = import_run(tmp_path / "back", tmp_path / "again")
+    assert (again.begin_of_text(), again.end_of_text()) == (5, {7, 9})
 
 
 def test_transformers_is_not_needed(folder, tmp_path):

@@ -11,6 +11,7 @@ from ostinato import from_pretrained
 from ostinato.cli.__main__ import main
 from ostinato.convert.exporting import export_run
 from ostinato.convert.importing import import_run
+from ostinato.convert.writing import write_pretrained
 from tests.convert.parity import greedy, randomised
 from tests.independent import load_peer
 
@@ -177,6 +178,11 @@ def test_pth_of_rwkv7(authors, tmp_path, capsys):
     assert w.keys() - back.keys() == {f"blocks.0.att.v{n}" for n in range(3)}
     assert all(torch.equal(x, w[name]) for name, x in back.items())
     assert torch.equal(from_pretrained(tmp_path / "back")(torch.tensor([tokens]))[0], ours(torch.tensor([tokens]))[0])
+    written = write_pretrained(ours, path, tmp_path / "written")
+    assert load_file(written / "model.safetensors").keys() == back.keys()
+    capsys.readouterr()
+    assert main(["generate", str(run), "--prompt", "a"]) == 2
+    assert "has no tokenizer: none came with the checkpoint" in capsys.readouterr().err
 
 
 def test_a_pth_of_something_else(tmp_path, capsys):

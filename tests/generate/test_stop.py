@@ -126,8 +126,17 @@ def test_an_imported_model_stops_where_transformers_does(imported, tmp_path, cap
             },
             {9},
         ),
+        (
+            {
+                "generation_config": {},
+                "config": {},
+                "tokenizer_config": {"eos_token": "</s>"},
+                "tokenizer": {"added_tokens": [3]},
+            },
+            set(),
+        ),
     ],
-    ids=["generation", "config", "nothing", "tokenizer"],
+    ids=["generation", "config", "nothing", "tokenizer", "odd tokenizer"],
 )
 def test_who_says_which_tokens_end_a_text(imported, tmp_path, files, expected):
     assert run_of(imported[0], tmp_path / "run", **files).end_of_text() == expected

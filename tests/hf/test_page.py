@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ostinato.cli.__main__ import main
+from ostinato.convert.importing import architectures
 from ostinato.registry import find
 from tests.hf.runs import TEXT, make_run
 from tests.independent import PEERS
@@ -72,6 +73,12 @@ def test_commands_of_the_harness_can_be_given():
     command = get_command(build()).commands["evaluate"]
     names = {name for parameter in command.params for name in parameter.opts}
     assert set(re.findall(r"--[\w-]+", section)) <= names
+
+
+def test_all_that_can_be_imported_is_in_the_tables():
+    section = SECTIONS["What is supported"]
+    native = {"mamba_ssm": "mamba-ssm", "rwkv7_pth": ".pth", "ostinato": "ostinato"}
+    assert [name for name in architectures() if f"`{native.get(name, name)}`" not in section] == []
 
 
 @pytest.mark.parametrize(("library", "theirs", "ours", "names"), MOVES, ids=[f"{row[0]}-{row[1]}" for row in MOVES])
