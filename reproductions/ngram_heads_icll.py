@@ -1,4 +1,4 @@
-"""Heads that follow n-grams let a recurrent model learn languages in context long before it could without, or attention could.
+"""Heads that follow n-grams let a recurrent model learn languages in context sooner than it does without, or attention does.
 
 Akyurek, Wang, Kim, Andreas 2024, "In-context language learning: architectures and algorithms" (arXiv:2401.12973): on strings
 of random automata Transformers predict far better than recurrent models; heads that attend to what followed the same n

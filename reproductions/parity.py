@@ -1,4 +1,4 @@
-"""Parity asks for a state that turns around: LSTM, sLSTM and DeltaNet with negative eigenvalues solve it at any length.
+"""Parity asks for a state that turns around: LSTM, sLSTM and DeltaNet with negative eigenvalues solve longer strings too.
 
 Transformers, Mamba, mLSTM and DeltaNet as it was published do not: a diagonal or non-negative transition cannot flip a bit
 forever. Grazzi et al. 2024 (arXiv:2411.12537, table 2: parity is solved by sLSTM, and by DeltaNet and Mamba only once

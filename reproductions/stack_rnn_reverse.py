@@ -1,4 +1,4 @@
-"""A stack turns strings around at any length, a network without one does not: stack-RNN against LSTM on reverse string.
+"""A stack turns around longer strings than it was trained on, a network without one does not: stack-RNN against LSTM.
 
 Deletang et al. 2022 (Neural Networks and the Chomsky Hierarchy, arXiv:2207.02098, table 1): on reverse string, trained on lengths
 up to 40 and asked at 41 to 500, the stack-RNN has accuracy 1.0, and RNN, LSTM and Transformer do not reach the 0.9 from which

@@ -41,11 +41,13 @@ def interpolate(losses: Sequence[Tensor] | Tensor, weights: Sequence[float] | Te
 def interpolation_weights(losses: Sequence[Tensor] | Tensor, *, steps: int = 1000, tolerance: float = 1e-9) -> Tensor:
     """The weights under which a text is likeliest, by EM from equal ones: (M,).
 
-    losses: -log p of the words of the text under each model; those that are not predicted are left out
+    losses: -log p of the words of the text under each model, without those that are not predicted
     steps: at most so many
     tolerance: it ends where no weight changes by more
     """
     log_p = _stacked(losses).flatten(1)
+    if bool((log_p == -torch.inf).all(0).any()):
+        raise ValueError("a word of the text is impossible under every model: no weights make the text likely")
     w = torch.full((len(log_p),), 1 / len(log_p), dtype=torch.float64, device=log_p.device)
     for _ in range(steps):
         after = (log_p + w.log()[:, None]).softmax(0).mean(1)

@@ -90,7 +90,7 @@ class KneserNey:
         n = Counter(min(count, 5) for count in grams.values())
         y = n[1] / (n[1] + 2 * n[2]) if n[1] else 0.5
         found = [k - (k + 1) * y * n[k + 1] / n[k] if n[k] else y * k for k in (1, 2, 3)]
-        # each is below its count; where there is too little to estimate from, some is taken all the same
+        # each is at most its count; where there is too little to estimate from, some is taken all the same
         one, two, more = (max(d, 0.1) for d in found)
         return (0.0, one, two, more)
 

@@ -25,6 +25,7 @@ WORD = -1
 HEADS = ("left", "right")
 LONGEST_RULE = 3
 TRIES = 8
+STRINGS = 1000  # without a word that can be asked for, after which no more are drawn
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,19 @@ class AssociativeTreecall(TokenTask):
 
     def draw(self, size: int, length: int, generator: Generator) -> Batch:
         dice = random.Random(int(integers(0, 2**62, (1,), generator)))
-        rows, answers = [], []
+        rows, answers, failed = [], [], 0
         while len(rows) < size:
             row = self._string(length, dice)
             above = self.parents(row)
             counts = Counter(row)
             once = [n for n, token in enumerate(row) if above[n] is not None and counts[token] == 1]
             if not once:
+                failed += 1
+                if failed == STRINGS and not rows:
+                    raise ValueError(
+                        f"with {self.words} words and {self.heads} heads of a rule hardly any string of {length} tokens has a"
+                        " word that occurs once and has a parent: give it more words or heads"
+                    )
                 continue
             which = dice.choice(once)
             rows.append([*row, row[which]])

@@ -163,3 +163,5 @@ class TestInterpolation:
             interpolate(self.losses(), [0.5, 0.5, 0.5])
         with pytest.raises(ValueError, match="all of one shape"):
             interpolation_weights([torch.ones(3), torch.ones(4)])
+        with pytest.raises(ValueError, match="impossible under every model"):
+            interpolation_weights([torch.tensor([1.0, torch.inf]), torch.tensor([2.0, torch.inf])])

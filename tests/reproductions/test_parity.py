@@ -1,8 +1,8 @@
-"""Parity: gates that read the state solve it beyond the training length, a diagonal transition does not."""
+"""Parity: an LSTM, whose gates read the state, solves it beyond the training length; Mamba, whose transition is diagonal, does not."""
 
 from ostinato.reproduce import reproduce_here
 
 
-def test_the_effect_appears_in_the_short_version():
+def test_an_lstm_solves_longer_strings_and_mamba_does_not():
     found = reproduce_here("parity")
     assert found.holds, found.claims

@@ -104,6 +104,11 @@ def test_grammars_differ_and_are_the_same_for_the_same_seed():
     assert all(child == WORD or child > rule.nonterminal for rule in task(grammar=1).rules for child in rule.children)
 
 
+def test_a_grammar_in_which_no_word_occurs_once_is_refused():
+    with pytest.raises(ValueError, match=r"with 1 words .* give it more words or heads"):
+        task(length=8, nonterminals=1, rules=1, heads=8, words=1, grammar=1).batch(2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
