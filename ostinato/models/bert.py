@@ -52,7 +52,7 @@ class BERT(LanguageModel):
         dim: int = 768,
         *,
         layers: int = 12,
-        heads: int = 12,
+        heads: int = 4,
         hidden: int | None = None,
         activation: str = "gelu",
         positions: int = 512,
