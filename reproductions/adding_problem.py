@@ -4,9 +4,8 @@ Rusch, Mishra, Erichson, Mahoney 2021 (arXiv:2110.04744, the very long adding pr
 sequence of 2,000, 5,000 or 10,000 are marked, and their sum is asked for at the end; LEM learns it at each of these
 lengths. Who always says 1 has a mean square error of 1/6.
 
-Here: 200 numbers, not 2,000, because a step of LEM over 2,000 takes half a second of a core; 32 units, the same batches
-and learning rate for all. LEM's largest time step is 10 / T. Of 500 numbers, with 10 / T as well, an error of 0.03 was
-reached after 400 steps.
+Here: 200 and 2,000 numbers, 32 units, the same batches and learning rate for all; LEM's largest time step is 10 / T. After
+1,600 updates of 2,000 numbers LEM is still learning, but far below the mean. That part takes a quarter of an hour of a core.
 """
 
 import torch
@@ -21,7 +20,8 @@ PAPERS = ("lem",)
 def trials(short: bool) -> list[dict]:
     if short:
         return [{"mixer": mixer, "length": 60, "steps": 120} for mixer in ("lem", "rnn")]
-    return [{"mixer": mixer, "length": 200, "steps": 250} for mixer in ("lem", "lstm", "rnn")]
+    sizes = ({"length": 200, "steps": 250}, {"length": 2000, "steps": 1600})
+    return [{"mixer": mixer, **size} for size in sizes for mixer in ("lem", "lstm", "rnn")]
 
 
 def trial(mixer: str, length: int, steps: int) -> dict:
@@ -43,19 +43,22 @@ def trial(mixer: str, length: int, steps: int) -> dict:
 
 
 def claims(rows: list[dict], short: bool) -> list[Claim]:
-    errors = {row["mixer"]: row["mean square error"] for row in rows}
-    others = {mixer: error for mixer, error in errors.items() if mixer != "lem"}
-    return [
-        Claim(
-            "LEM learns to add",
-            "error near 0 at lengths of 2,000, 5,000 and 10,000 (2110.04744, section 5)",
-            f"mean square error {errors['lem']:.4f} at length {rows[0]['length']}",
-            errors["lem"] < (0.05 if short else 0.02),
-        ),
-        Claim(
-            "gates or a tanh do not in that time",
-            "they learn later, or stay at the error of the constant 1, which is 1/6 = 0.167",
-            ", ".join(f"{mixer} {error:.3f}" for mixer, error in others.items()),
-            min(others.values()) > 0.1,
-        ),
-    ]
+    found = []
+    for length in dict.fromkeys(row["length"] for row in rows):
+        errors = {row["mixer"]: row["mean square error"] for row in rows if row["length"] == length}
+        others = {mixer: error for mixer, error in errors.items() if mixer != "lem"}
+        found += [
+            Claim(
+                f"LEM learns to add two of {length} numbers",
+                "error near 0 at lengths of 2,000, 5,000 and 10,000 (2110.04744, section 5)",
+                f"mean square error {errors['lem']:.4f}",
+                errors["lem"] < (0.02 if length == 200 else 0.05),
+            ),
+            Claim(
+                "gates or a tanh do not in that time",
+                "they learn later, or stay at the error of the constant 1, which is 1/6 = 0.167",
+                ", ".join(f"{mixer} {error:.3f}" for mixer, error in others.items()),
+                min(others.values()) > 0.1,
+            ),
+        ]
+    return found
