@@ -118,7 +118,11 @@ def measure(entry: Entry, dim: int = DIM) -> Sizes | None:
     example = entry.target.examples[0]
     needed = [argument.name for argument in entry.arguments if argument.required or argument.name == "size"]
     arguments = {name: example[name] for name in needed if name in example}
-    arguments |= {"dim": dim}
+    defaults = {argument.name: argument.default for argument in entry.arguments}
+    if "dim" in defaults:
+        arguments["dim"] = dim
+    if isinstance(defaults.get("positions"), int):  # learned ones: as many as are read here
+        arguments["positions"] = max(COST_LENGTHS)
     module = create(entry.key, **arguments).eval()
     flops = {}
     # kernels are opaque to the counter: it counts the plain torch forms, here and in attention

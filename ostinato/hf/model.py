@@ -176,7 +176,7 @@ class OstinatoForCausalLM(OstinatoPreTrainedModel, GenerationMixin):
         assert embedded is not None
         x, position = self.model.placed(embedded, None if before is None else before.position, reset)
         hidden, after, stack = [x], [], self.model.stack
-        states, told = (before or self.model.initial_state(len(x))).stack.layers, {}
+        states, told = (before or self.model.initial_state(len(x))).stack.layers, {"input": x}
         for layer, state in zip(stack.blocks, states, strict=True):
             if self.gradient_checkpointing and self.training:
                 x, state, told = self._gradient_checkpointing_func(stack.through, layer, x, state, reset, told)

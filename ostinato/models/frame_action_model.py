@@ -81,7 +81,7 @@ class FrameActionModel(SequenceModule):
         *,
         symbols: int = 256,
         actions: int = 256,
-        shape: Sequence[int] = (24, 80),
+        shape: Sequence[int] = (4, 8),
         frame_layers: int = 2,
         heads: int = 4,
         layers: int = 2,

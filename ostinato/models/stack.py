@@ -250,7 +250,7 @@ class Stack(SequenceModule):
 
     def read(self, x: Tensor, state: StackState, reset: Tensor | None) -> tuple[Tensor, StackState]:
         after: list[BlockState] = []
-        told: Mapping[str, Tensor] = {}
+        told: Mapping[str, Tensor] = {"input": x}
         for layer, before in zip(self.blocks, state.layers, strict=True):
             x, layer_state, told = self.through(layer, x, before, reset, told)
             after.append(layer_state)

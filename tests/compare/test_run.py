@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import yaml
@@ -94,7 +95,10 @@ def test_what_was_stopped_goes_on(first, config, tmp_path):
     command = [sys.executable, "-m", "ostinato.cli.__main__", "compare", "gla", "min_gru", "--workers", "1"]
     command += ["--config", str(settings), "--out", str(folder)]
     for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        # a shell that starts something in the background has it ignore Ctrl-C, and so what that starts: not here
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        pipes: dict = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        with subprocess.Popen(command, **pipes, preexec_fn=heard) as process:
             for line in process.stderr:
                 if line.startswith("min_gru (seed 0): starting"):
                     break

@@ -65,7 +65,7 @@ class AveyContextualizer(DocumentAttention):
         left, rest, all_ = (part.unflatten(0, (-1, min(T, L))) for part in rows)
         y = self._look(left, rest, all_, self.places[: left.shape[1], : left.shape[1]])
         y = y.flatten(0, 1).unflatten(0, (B, -1))[:, :T]
-        kept = kept[:, T - T % L :] if T % L else kept[:, :0]
+        kept = kept[:, T - T % L :].clone() if T % L else kept.new_empty(B, 0, kept.shape[2])
         return self.project_out(y.to(x.dtype)), DocumentState((kept,), state.position + T)
 
     def look(self, asked: tuple[Tensor, ...], tokens: tuple[Tensor, ...], place: Tensor, real: Tensor | None) -> Tensor:

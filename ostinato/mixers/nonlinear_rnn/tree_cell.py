@@ -83,7 +83,8 @@ class TreeCell(Cell):
     def step(self, state: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         h, c = state
         pairs = list(zip(x.chunk(self.leaves, -1), (h @ self.recurrent).chunk(self.leaves, -1)))
-        after, values = c, list[Tensor]()
+        after = c
+        values: list[Tensor] = []
         for j, (combine, activation) in enumerate(self.nodes):
             if j >= self.leaves:
                 first = 2 * (j - self.leaves)
