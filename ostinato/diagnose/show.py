@@ -12,6 +12,7 @@ from ostinato.diagnose.run import Found
 from ostinato.diagnose.trial import FACTORS, Trial
 from ostinato.report.summary import Spread
 
+SCORES = len(" / ".join("1.00" for _ in FACTORS))
 LENGTHS = " / ".join(f"{times}\u00d7" for times in FACTORS)
 COLUMN = " ".join(f"{times}\u00d7".rjust(4) for times in FACTORS)
 
@@ -31,23 +32,31 @@ def show(found: Found, console: Console | None = None) -> None:
     """The scores, what to keep in mind, and the path of the report on a line of its own."""
     console = console or Console(highlight=False)
     diagnosis = found.diagnosis
-    table = Table(title=diagnosis.title, title_justify="left", box=SIMPLE)
-    table.add_column("task", no_wrap=True)
-    for mixer in diagnosis.mixers:
-        table.add_column(f"{mixer}\n{COLUMN}", justify="right", no_wrap=True)
-    for task in diagnosis.tasks:
-        cells = []
-        for mixer in diagnosis.mixers:
-            mine = [trial for trial in diagnosis.trials if (trial.task, trial.mixer) == (task, mixer)]
-            cells.append(" ".join(_mean(mine, times).rjust(4) for times in FACTORS) if mine else "")
-        table.add_row(task, *cells)
-    console.print(table)
+    console.print(diagnosis.title)
+    for mixers in _side_by_side(diagnosis.mixers, diagnosis.tasks, console.width):
+        table = Table(box=SIMPLE)
+        table.add_column("task", overflow="fold")
+        for mixer in mixers:
+            table.add_column(f"{mixer}\n{LENGTHS}", justify="right", no_wrap=True, min_width=SCORES)
+        for task in diagnosis.tasks:
+            cells = []
+            for mixer in mixers:
+                mine = [trial for trial in diagnosis.trials if (trial.task, trial.mixer) == (task, mixer)]
+                cells.append(" / ".join(_mean(mine, times) for times in FACTORS) if mine else "")
+            table.add_row(task, *cells)
+        console.print(table)
     for task, failure in diagnosis.failures:
         text = f"failed: {failure.mixer} on {task} (seed {failure.seed}): {failure.error}"
         console.print(text, markup=False, soft_wrap=True)
     for sentence in warnings(diagnosis):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
     console.print(str(found.html), markup=False, soft_wrap=True)
+
+
+def _side_by_side(mixers: list[str], tasks: list[str], width: int) -> list[list[str]]:
+    """The mixers in groups whose columns fit beside that of the tasks, at least one in each."""
+    many = max(1, (width - max(map(len, tasks)) - 4) // (max(SCORES, *map(len, mixers)) + 2))
+    return [mixers[start : start + many] for start in range(0, len(mixers), many)]
 
 
 def _mean(trials: list[Trial], times: int) -> str:

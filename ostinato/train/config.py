@@ -104,7 +104,7 @@ class TrainConfig:
     )
     recompute: bool = option(
         False,
-        "gradients compute the inside of blocks again instead of keeping it: less memory, about a quarter more time",
+        "gradients compute the inside of blocks again instead of keeping it: less memory, 25 to 30 % more time",
     )
     precision: Literal["float32", "bf16"] = option("float32", "type to compute in; weights stay float32")
     seed: int = option(0, "the same seed gives the same weights, bit for bit on the same machine", at_least=0)

@@ -1,10 +1,12 @@
 """A diagnosis over processes: tiny models on tiny tasks, resumed, reported, and compared with what the models really do."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 from ostinato.compare.plan import slug
 from ostinato.diagnose import diagnose
@@ -13,6 +15,7 @@ from ostinato.diagnose.batteries import BATTERIES
 from ostinato.diagnose.learning import ask, how_many, learn
 from ostinato.diagnose.model import build_model
 from ostinato.diagnose.run import TRIALS, find_task, from_json, make_jobs
+from ostinato.diagnose.show import FACTORS, show
 from ostinato.diagnose.trial import RESULT, Trial, perform, read_result
 from ostinato.registry import create, entries
 
@@ -173,3 +176,11 @@ def test_number_models_read_numbers(job):
     torch.testing.assert_close(torch.cat([part, rest], 1), whole)
     with pytest.raises(ValueError, match=r"reads \(batch, time, 2\)"):
         model(torch.zeros(2, 6, 3))
+
+
+def test_all_scores_can_be_read_on_a_narrow_terminal(found):
+    text = io.StringIO()
+    show(found, Console(file=text, width=80))
+    for trial in found.diagnosis.trials:
+        scores = [trial.score(times) for times in FACTORS]
+        assert " / ".join("\u2013" if score is None else f"{score:.2f}" for score in scores) in text.getvalue()
