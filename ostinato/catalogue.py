@@ -120,7 +120,7 @@ def measure(entry: Entry, dim: int = DIM) -> Sizes | None:
     arguments = {name: example[name] for name in needed if name in example}
     defaults = {argument.name: argument.default for argument in entry.arguments}
     if "dim" in defaults:
-        arguments["dim"] = dim
+        arguments["dim"] = min(dim, getattr(entry.target, "widest_measured", dim))
     if isinstance(defaults.get("positions"), int):  # learned ones: as many as are read here
         arguments["positions"] = max(COST_LENGTHS)
     module = create(entry.key, **arguments).eval()

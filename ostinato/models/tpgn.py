@@ -45,6 +45,8 @@ class TPGN(SequenceModule):
     """
 
     kind = "model"
+    widest_measured = 4
+    """Its width is a number of series, which `ostinato info` measures a few of: each token reads the window of all of them."""
     examples = (
         dict(dim=2, period=4, periods=3, horizon=6, hidden=5),
         dict(dim=3, period=3, periods=2, horizon=2, hidden=4, marks=2),
